@@ -1,0 +1,46 @@
+"""Asyncio SDK for PiAPI's Flux image-to-image API.
+
+`Session` submits tasks and waits for them, `Img2Img` and its siblings say what is asked for, `TaskInfo` is what came of
+it. Errors are in `piapi_async.errors`, the local server to try it all on in `piapi_async.emulator`.
+"""
+
+from piapi_async.errors import PiAPIError, SubmissionInDoubtError, TaskFailedError, WaitTimeoutError
+from piapi_async.flux import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA
+from piapi_async.handle import TaskHandle
+from piapi_async.limits import Governor
+from piapi_async.polling import Backoff, Polling
+from piapi_async.retry import RetryPolicy
+from piapi_async.session import Session
+from piapi_async.task import Image, TaskInfo, TaskRequest, TaskStatus, Usage, WebhookConfig
+
+__all__ = [
+    "Backoff",
+    "ControlNet",
+    "ControlNetLora",
+    "Governor",
+    "Image",
+    "Img2Img",
+    "Img2ImgLora",
+    "LoRA",
+    "PiAPIError",
+    "Polling",
+    "RetryPolicy",
+    "Session",
+    "SubmissionInDoubtError",
+    "TaskFailedError",
+    "TaskHandle",
+    "TaskInfo",
+    "TaskRequest",
+    "TaskStatus",
+    "Usage",
+    "WaitTimeoutError",
+    "WebhookConfig",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely asked for
+
+        return version("piapi_async")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

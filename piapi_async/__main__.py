@@ -1,0 +1,28 @@
+"""The command `piapi-async`, also as `python -m piapi_async`: imports the command line, or says how to get it."""
+
+import sys
+
+MISSING = "piapi-async needs the command line's packages: pip install 'piapi_async[cli]'"
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> int:
+    try:
+        from piapi_async.cli import program  # noqa: PLC0415 - needs click and rich, which not everyone has
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("click", "rich"):
+            raise
+        print(MISSING, file=sys.stderr)  # noqa: T201 - there is nothing else to print with
+        return 2
+    return program.run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The service's three calls, with the table "what may be retried" applied: submit, look, cancel."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
+
+import attrs
+
+from piapi_async import _wire, errors, events
+from piapi_async._clock import Clock
+from piapi_async._http import Body, Transport
+from piapi_async._loop import outlast
+from piapi_async.limits import Governor
+from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, RetryPolicy
+from piapi_async.task import Submittable, TaskInfo
+
+T = TypeVar("T")
+
+OnCancel = Literal["detach", "cancel"]
+
+SETTLE = 10.0
+"""Seconds that a cancelled submit or wait may still take to learn, or to cancel, what it paid for."""
+
+
+@attrs.frozen(kw_only=True)
+class Api:
+    """What a `Session` and its handles share.
+
+    Args:
+        api_key: The account's key; sent to `base_url` only.
+
+        base_url: Where the service is, without a slash at the end.
+
+        transport: The way there.
+
+        retry: How requests other than the looks of a wait are tried again.
+
+        governor: The budget that all requests pass through.
+
+        clock: Where time, sleep and chance come from.
+
+        on_cancel: What cancelling the waiter does to the task.
+
+        announce: Takes every event.
+    """
+
+    api_key: str = attrs.field(repr=False)
+    base_url: str
+    transport: Transport
+    retry: RetryPolicy
+    governor: Governor
+    clock: Clock
+    on_cancel: OnCancel
+    announce: events.Announcer
+
+    async def create(self, body: bytes, *, request: Submittable, secret: str) -> TaskInfo:
+        """Submit. The task exists, and its id is known, when this returns.
+
+        Args:
+            body: The request as JSON.
+
+            request: The same as a value, for the error when the answer is lost.
+
+            secret: The webhook's, to be kept out of error messages.
+
+        Raises:
+            SubmissionInDoubtError: The answer was lost; the task may exist.
+            PiAPIError: The service did not accept the task.
+        """
+        call = _wire.create_call(self.base_url, api_key=self.api_key, body=body)
+
+        async def attempt() -> TaskInfo:
+            await self.governor.ready(clock=self.clock)
+            async with self.transport.slot():
+                return await self._pay(call, request=request, secret=secret)
+
+        info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit")
+        self.announce(events.Submitted(info=info))
+        return info
+
+    async def look(self, task_id: str) -> TaskInfo:
+        """One look, one request.
+
+        Raises:
+            PiAPIError: It failed.
+        """
+        call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
+        try:
+            await self.governor.ready(clock=self.clock)
+            info = self._read(_wire.decode_task, await self.transport.send(call))
+        except errors.PiAPIError as error:
+            self.announce(events.LookFailed(task_id=task_id, error=error))
+            raise
+        self.announce(events.Looked(info=info))
+        return info
+
+    async def get(self, task_id: str) -> TaskInfo:
+        """A look that is repeated, by the retry policy, until an answer comes.
+
+        Raises:
+            PiAPIError: What the last attempt met.
+        """
+        return await self.repeat(lambda: self.look(task_id), on=RETRY_LOOK, action="look")
+
+    async def cancel(self, task_id: str) -> TaskInfo:
+        """Ask the service to cancel a task, then look at it.
+
+        Raises:
+            PiAPIError: The service refuses, or what the last attempt met.
+        """
+        call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
+
+        async def attempt() -> None:
+            await self.governor.ready(clock=self.clock)
+            self._read(_wire.check, await self.transport.send(call))
+
+        await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
+        return await self.get(task_id)
+
+    async def abandon(self, task_id: str) -> None:
+        """Do with a task nobody waits for any longer what `on_cancel` says, in bounded time, whatever happens."""
+        if self.on_cancel == "cancel":
+            canceling = asyncio.ensure_future(self.cancel(task_id))
+            await outlast(canceling, seconds=SETTLE)
+            if not canceling.cancelled() and canceling.exception() is None:
+                return
+        self.announce(events.Detached(task_id=task_id))
+
+    async def repeat(
+        self, act: Callable[[], Awaitable[T]], *, on: tuple[type[errors.PiAPIError], ...], action: str
+    ) -> T:
+        """Do something by the retry policy, and announce each further attempt."""
+
+        def before_sleep(attempt: int, wait: float, error: BaseException | None) -> None:
+            self.announce(events.Retrying(action=action, attempt=attempt, wait=wait, error=error))
+
+        return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep)
+
+    async def _pay(self, call: _wire.Call, *, request: Submittable, secret: str) -> TaskInfo:
+        """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
+        body, since = Body(call.body or b""), self.clock.now()
+        posting = asyncio.ensure_future(self._post(call, body=body, secret=secret))
+        try:
+            return await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            await self._settle(posting, body=body, request=request, since=since)
+            raise
+        except errors.PiAPIError as error:
+            if error.safe_to_resubmit:
+                raise
+            raise self._doubt(request, since=since, why=str(error)) from error
+
+    async def _post(self, call: _wire.Call, *, body: Body, secret: str) -> TaskInfo:
+        return self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
+
+    async def _settle(
+        self, posting: "asyncio.Task[TaskInfo]", *, body: Body, request: Submittable, since: float
+    ) -> None:
+        """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
+        await outlast(posting, seconds=SETTLE if body.begun else 0.0)
+        error = None if posting.cancelled() else posting.exception()
+        if not posting.cancelled() and error is None:
+            self.announce(events.Submitted(info=posting.result()))
+            await self.abandon(posting.result().task_id)
+        elif body.begun and not getattr(error, "safe_to_resubmit", False):
+            self._doubt(request, since=since, why="it was cancelled before the answer came")
+
+    def _doubt(self, request: Submittable, *, since: float, why: str) -> errors.SubmissionInDoubtError:
+        doubt = errors.SubmissionInDoubtError(
+            f"a {request.model} {request.task_type} task may exist and may be billed, the answer to its submit was"
+            f" lost ({why}); look at https://piapi.ai/workspace before you submit it again",
+            request=request,
+            since=since,
+        )
+        self.announce(events.SubmissionInDoubt(error=doubt))
+        return doubt
+
+    def _read(self, decode: Callable[..., T], answer: _wire.Answer, *, secret: str = "") -> T:
+        try:
+            return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
+        except errors.RateLimitError as error:
+            self.governor.pause(error.retry_after, clock=self.clock)
+            raise

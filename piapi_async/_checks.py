@@ -1,0 +1,134 @@
+"""attrs validators whose message names the field, the value and what is allowed."""
+
+import math
+import reprlib
+import sys
+import warnings
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from piapi_async import _media
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+short = reprlib.repr
+
+
+def optional(validator: Validator) -> Any:
+    """`None`, or what the validator allows."""
+    return attrs.validators.optional(validator)
+
+
+def refuse(kind: type[Exception], *, name: str, allowed: str, value: object) -> Exception:
+    """The one sentence for a bad argument."""
+    return kind(f"{name} must be {allowed}, got {short(value)}")
+
+
+def number(
+    *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf, integer: bool = False
+) -> Validator:
+    """A finite number within bounds; no bool, and no number in a string: the server refuses those."""
+    allowed = _describe(above=above, at_least=at_least, at_most=at_most, integer=integer)
+    kinds = int if integer else (int, float)
+
+    def check(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
+        if not (abs(value) <= sys.float_info.max and value > above and at_least <= value <= at_most):
+            raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
+
+    return check
+
+
+def _describe(*, above: float, at_least: float, at_most: float, integer: bool) -> str:
+    bounds = [
+        f"{sign} {bound:g}" for sign, bound in ((">", above), (">=", at_least), ("<=", at_most)) if math.isfinite(bound)
+    ]
+    return " ".join(["a whole number" if integer else "a finite number", " and ".join(bounds)]).strip()
+
+
+def text(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """A text with something in it."""
+    if not isinstance(value, str):
+        raise refuse(TypeError, name=attribute.name, allowed="a string", value=value)
+    if not value.strip():
+        raise refuse(ValueError, name=attribute.name, allowed="a text that is not blank", value=value)
+
+
+def one_of(values: Collection[str]) -> Validator:
+    """One of a closed set of words."""
+    allowed = "one of " + ", ".join(map(repr, values))
+
+    def check(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if value not in values:
+            raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
+
+    return check
+
+
+def callable_(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Anything that can be called."""
+    if not callable(value):
+        raise refuse(TypeError, name=attribute.name, allowed="a callable", value=value)
+
+
+def instance_of(kind: type | tuple[type, ...], *, allowed: str) -> Validator:
+    """An object of a class, said in one sentence."""
+
+    def check(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if not isinstance(value, kind):
+            raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
+
+    return check
+
+
+def open_name(known: Collection[str], *, listed: str) -> Validator:
+    """A name from an open set: one that is not known warns, and is sent all the same."""
+
+    def check(instance: object, attribute: "attrs.Attribute[Any]", value: str) -> None:
+        text(instance, attribute, value)
+        if value not in known:
+            warnings.warn(
+                f"{attribute.name} {value!r} is not among the names in {listed}; it is sent as it is",
+                stacklevel=3,
+            )
+
+    return check
+
+
+def http_url(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """An absolute http or https URL."""
+    if not isinstance(value, str):
+        raise refuse(TypeError, name=attribute.name, allowed="an http(s) URL", value=value)
+    if not is_http_url(value):
+        raise refuse(ValueError, name=attribute.name, allowed="an http(s) URL", value=value)
+
+
+def is_http_url(value: str) -> bool:
+    """Whether a string is an absolute http or https URL with a host and without blanks."""
+    try:
+        parts = urlsplit(value)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and value.isprintable() and " " not in value
+
+
+def image_source(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """An http(s) URL, a data URI, a `Path`, or the bytes of a picture. Reads no file."""
+    allowed = "an http(s) URL, a data URI, a pathlib.Path or bytes"
+    if isinstance(value, Path):
+        return
+    if isinstance(value, bytes):
+        if _media.sniff(value) is None:
+            allowed = f"the bytes of a picture ({_media.KNOWN_FORMATS})"
+            raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
+        return
+    if not isinstance(value, str):
+        raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
+    if not (is_http_url(value) or _media.is_base64_data_uri(value)):
+        raise refuse(ValueError, name=attribute.name, allowed=f"{allowed}; a local file is Path(...)", value=value)

@@ -1,0 +1,111 @@
+"""How the command line speaks when something is wrong: one line on stderr and an exit code, never a traceback."""
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from piapi_async._cli_run import Interrupted
+from piapi_async.errors import ConfigurationError, PiAPIError
+
+FAILED = 1
+"""Exit code: the operation failed."""
+
+MISUSED = 2
+"""Exit code: it could not begin, because of how it was asked for."""
+
+INTERRUPTED = 130
+"""Exit code: Ctrl-C, as shells count it."""
+
+_SILENT = logging.NullHandler()
+_GOES_ON = re.compile(r"session\.task\(['\"]([^'\"]*)['\"]\)\.wait\(\)")
+
+
+class Program(click.Group):
+    """A click group that tells every error in one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run, and leave with the exit code."""
+        sys.exit(self.run(*args, **extra))
+
+    def run(self, args: Sequence[str] | None = None, **extra: Any) -> int:
+        """Run, and return the exit code.
+
+        Args:
+            args: The words of the command line after the program's name; by default those of this process.
+
+            **extra: What `click.Group.main` takes.
+        """
+        extra["prog_name"] = "piapi-async"
+        with _calm_warnings():
+            return _exit_code(lambda: super(Program, self).main(args, **{**extra, "standalone_mode": False}))
+
+
+def _exit_code(act: Callable[[], Any]) -> int:
+    # Without a handler of its own, what the logger says would come twice: from logging, and from the events.
+    logging.getLogger("piapi_async").addHandler(_SILENT)
+    try:
+        return int(act() or 0)
+    except Interrupted as interrupted:
+        return _farewell(interrupted)
+    except (click.Abort, KeyboardInterrupt):
+        return _complain("interrupted", code=INTERRUPTED)
+    except click.ClickException as error:
+        return _complain(f"error: {_usage(error)}", code=error.exit_code)
+    except (ConfigurationError, ValueError, TypeError) as error:
+        return _complain(f"error: {spoken(error)}", code=MISUSED)
+    except (PiAPIError, OSError) as error:
+        return _complain(f"error: {spoken(error)}", code=FAILED)
+
+
+def _complain(line: str, *, code: int) -> int:
+    click.echo(line, err=True)
+    return code
+
+
+def _farewell(interrupted: Interrupted) -> int:
+    for line in ("interrupted", *interrupted.lines):
+        click.echo(line, err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    interrupted.leave(INTERRUPTED)
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    help_at = "" if context is None else f"; see '{context.command_path} --help'"
+    return one_line(error.format_message()).rstrip(".") + help_at
+
+
+def spoken(error: Exception) -> str:
+    """An error and its notes in one line, what to do next in the words of the command line."""
+    words = "; ".join([_words(error), *getattr(error, "__notes__", ())])
+    return one_line(_GOES_ON.sub(r"'piapi-async task wait \1'", words))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """A text from anywhere, fit for a terminal: one line, and no control characters that act on it."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+
+
+@contextmanager
+def _calm_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    click.echo(f"warning: {one_line(str(message))}", err=True)

@@ -1,0 +1,111 @@
+"""Running a command's coroutine so that Ctrl-C is obeyed, loses nothing unsaid, and never shows a traceback.
+
+The first Ctrl-C cancels the work, as `asyncio.run` does. A submit under way then still waits for its answer, which
+takes up to 10 s; so a second Ctrl-C leaves at once, without tidying up, because tidying up is what it does not want.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import attrs
+
+T = TypeVar("T")
+
+PATIENCE = 0.3
+"""Seconds after Ctrl-C in which most work stops; what takes longer deserves a word."""
+
+Say = Callable[[str], None]
+"""Shows one line."""
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """What the commands stand on. Tests put them on other ground.
+
+    Attributes:
+        runner: Makes the event loop's owner.
+
+        leave: Ends the process at once.
+    """
+
+    runner: Callable[[], asyncio.Runner] = asyncio.Runner
+    leave: Callable[[int], NoReturn] = os._exit
+
+
+class Interrupted(Exception):  # noqa: N818 - the user's wish, no error
+    """Ctrl-C was pressed.
+
+    Attributes:
+        lines: What the user should know, one fact each.
+
+        leave: How to end the process.
+    """
+
+    def __init__(self, lines: Iterable[str], *, leave: Callable[[int], NoReturn]) -> None:
+        super().__init__("interrupted")
+        self.lines = tuple(lines)
+        self.leave = leave
+
+
+def run(
+    work: Coroutine[Any, Any, T],
+    *,
+    setting: Setting,
+    say: Say,
+    farewell: Callable[[bool], Iterable[str]] = lambda _: (),
+) -> T:
+    """Run a coroutine to its end.
+
+    Args:
+        work: The coroutine.
+
+        setting: What to run it on.
+
+        say: Shows a line while it stops.
+
+        farewell: What the user should know when Ctrl-C ended it.
+
+    Raises:
+        Interrupted: Ctrl-C was pressed.
+    """
+    supervisor = _Supervisor(say)
+    runner = setting.runner()
+    try:
+        return runner.run(supervisor.watch(work))
+    except KeyboardInterrupt:
+        leave = sys.exit if supervisor.at_rest else setting.leave
+        raise Interrupted(farewell(at_rest=supervisor.at_rest), leave=leave) from None
+    finally:
+        if supervisor.at_rest:
+            runner.close()
+
+
+class _Supervisor:
+    """Sees whether the work came to rest, and speaks up when that takes long."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self.at_rest = False
+
+    async def watch(self, work: Coroutine[Any, Any, T]) -> T:
+        working = asyncio.ensure_future(work)
+        try:
+            result = await asyncio.shield(working)
+        except asyncio.CancelledError:
+            working.cancel()
+            await self._rest(working)
+            raise
+        finally:
+            self.at_rest = working.done()
+        return result
+
+    async def _rest(self, working: "asyncio.Task[Any]") -> None:
+        _, busy = await asyncio.wait({working}, timeout=PATIENCE)
+        if busy:
+            self._say("stopping; asking the service how its tasks stand takes up to 10 s, Ctrl-C again leaves at once")
+            await asyncio.wait({working})
+        if not working.cancelled():
+            working.exception()

@@ -1,0 +1,135 @@
+"""The work behind `img2img` and `task`: from the words of the command line to requests, pictures and summaries."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from piapi_async import errors
+from piapi_async._cli_fates import Fates, saves
+from piapi_async._cli_program import one_line
+from piapi_async.flux import ControlNet, ControlNetLora, ImageSource, Img2Img, Img2ImgLora, LoRA
+from piapi_async.handle import TaskHandle
+from piapi_async.polling import UNSET, Unset
+from piapi_async.session import Session
+from piapi_async.task import Submittable, TaskInfo, WebhookConfig
+
+POINTS_PER_USD = 10_000_000
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """Where the pictures go, how long to wait, and who else is told."""
+
+    out: Path | None
+    timeout: float | Unset = UNSET
+    webhook: WebhookConfig | None = None
+
+
+def build(
+    image: ImageSource,
+    *,
+    lora: LoRA | None,
+    control: ControlNet | None,
+    batch_size: int | None,
+    **given: Any,
+) -> Submittable:
+    """The request whose task type follows from what is given.
+
+    Args:
+        image: The source picture.
+
+        lora: The LoRA, if any.
+
+        control: The ControlNet, if any.
+
+        batch_size: How many pictures, for plain img2img only.
+
+        **given: Fields that all three requests have; `None` is not given.
+
+    Raises:
+        ValueError: The fields do not go together, or one is out of its range.
+    """
+    fields = {name: value for name, value in given.items() if value is not None}
+    if control is None and lora is None:
+        return Img2Img(image=image, batch_size=batch_size, **fields)
+    if batch_size is not None:
+        raise ValueError("--batch-size works without --lora and --control only")
+    if control is None:
+        assert lora is not None
+        return Img2ImgLora(image=image, lora=lora, **fields)
+    return ControlNetLora(image=image, control_net=control, lora=lora, **fields)
+
+
+async def make(request: Submittable, *, session: Session, fates: Fates, wish: Wish) -> tuple[str, ...]:
+    """Submit a task, wait for it and save its pictures."""
+    if wish.out is not None:
+        # Before anything is paid for: a folder that cannot be made would be a pity afterwards.
+        wish.out.mkdir(parents=True, exist_ok=True)
+    handle = await fates.submit(session, request, webhook=wish.webhook)
+    return await finish(handle, session=session, wish=wish)
+
+
+async def finish(handle: TaskHandle, *, session: Session, wish: Wish) -> tuple[str, ...]:
+    """Wait for a task; then the files of its pictures, or their links when they are not to be saved."""
+    info = await handle.wait(timeout=wish.timeout)
+    if wish.out is None:
+        return tuple(image.url for image in info.images)
+    with _paid(info):
+        return tuple(map(str, await session.save(info, wish.out)))
+
+
+@contextmanager
+def _paid(info: TaskInfo) -> Iterator[None]:
+    try:
+        yield
+    except (errors.PiAPIError, OSError) as error:
+        error.add_note(f"task {info.task_id} is completed and paid for, {saves(info.task_id)}")
+        raise
+
+
+def summary(info: TaskInfo) -> str:
+    """A task for people to read, one fact a line."""
+    facts = {
+        "task": info.task_id,
+        "status": info.raw_status.strip() or info.status,
+        "model": info.model,
+        "type": info.task_type,
+        "created": _when(info.created_at),
+        "started": _when(info.started_at),
+        "ended": _when(info.ended_at),
+        "cost": cost(info),
+        "error": info.reason if info.error is not None else "",
+    }
+    lines = [f"{name:<8} {one_line(value)}" for name, value in facts.items() if value]
+    return "\n".join([*lines, *(f"{'picture':<8} {_link(image.url)}" for image in info.images)])
+
+
+def cost(info: TaskInfo) -> str:
+    """What the service says the task costs; empty when it did not say."""
+    if info.usage is None:
+        return ""
+    return f"{info.usage.consume:,} points ({info.usage.consume / POINTS_PER_USD:.4f} USD)"
+
+
+def _when(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _link(url: str) -> str:
+    return "inside the answer; 'task wait --out DIR' saves it" if url[:5].lower() == "data:" else one_line(url)
+
+
+def as_json(info: TaskInfo) -> str:
+    """The task as the service sent it, without the webhook's secret."""
+    return json.dumps(_redacted(info.raw), indent=2)
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: "***" if key == "secret" and item else _redacted(item) for key, item in value.items()}
+    return [_redacted(item) for item in value] if isinstance(value, list) else value

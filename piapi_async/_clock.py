@@ -1,0 +1,29 @@
+"""Time, sleep and randomness, handed in by argument so that tests choose them."""
+
+import asyncio
+import random
+import time
+
+
+class Clock:
+    """The clocks of the running event loop.
+
+    All three readings follow the loop's own time. On a loop whose time runs ahead of the machine's (the virtual-time
+    loop of `piapi_async.testing`) hours therefore pass here too, on an ordinary loop nothing differs from `time`.
+    """
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, from an arbitrary start."""
+        return asyncio.get_running_loop().time()
+
+    def now(self) -> float:
+        """Seconds since 1970 (UTC), ahead of the machine's clock by as much as the loop is."""
+        return time.time() + self.monotonic() - time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that many seconds of the loop's time; none at all when the number is not positive."""
+        await asyncio.sleep(max(0.0, seconds))
+
+    def random(self) -> float:
+        """A number from 0 up to, but not including, 1."""
+        return random.random()  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,238 @@
+"""The only door to the network: aiohttp behind one `send`, its errors turned into ours."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+import attrs
+from aiohttp.abc import AbstractStreamWriter
+
+from piapi_async import errors
+from piapi_async._loop import PerLoop
+from piapi_async._wire import Answer, Call
+
+CONNECTIONS = 100
+"""API requests under way at once. More wait for their turn, and their time limits begin with it."""
+
+DOWNLOADS = 16
+"""Downloads under way at once, besides those."""
+
+ANSWER_MAX = 64 * 2**20
+"""The longest answer that is read, in bytes; a picture may be inside it."""
+
+DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=10, sock_read=60)
+"""Time limits of one request, in seconds. Cloudflare, before the service, cuts every request at 120 s."""
+
+_CHUNK = 2**16
+
+
+class Body(aiohttp.payload.Payload):
+    """A request body that knows whether its sending began: before that, the server cannot have acted on it."""
+
+    begun = False
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data, content_type="application/json")
+        self._size = len(data)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text, which aiohttp asks of every payload."""
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send the body piece by piece, so that a large one does not hold up the event loop."""
+        self.begun = True
+        view = memoryview(self._value)
+        for start in range(0, len(view), _CHUNK):
+            await writer.write(view[start : start + _CHUNK])
+
+
+@attrs.frozen
+class Download:
+    """An answer under way, its body still to come."""
+
+    url: str
+    response: aiohttp.ClientResponse
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece.
+
+        Raises:
+            TransportError: It broke off.
+        """
+        pieces = self.response.content.iter_chunked(4 * _CHUNK)
+        while True:
+            with _translated(self.url, body=None):
+                piece = await anext(pieces, b"")
+            if not piece:
+                return
+            yield piece
+
+
+@attrs.define
+class _Open:
+    lifeline: AsyncGenerator[aiohttp.ClientSession, None]
+    session: aiohttp.ClientSession
+
+
+class Transport:
+    """HTTP for one `Session`.
+
+    Args:
+        http: A client session of the user's, which is never closed here, or `None` to keep one's own, one for each
+            event loop.
+
+        timeout: The time limits of one request.
+    """
+
+    def __init__(self, *, http: aiohttp.ClientSession | None, timeout: aiohttp.ClientTimeout) -> None:
+        self._borrowed = http
+        self._timeout = timeout
+        self._own: dict[asyncio.AbstractEventLoop, _Open] = {}
+        self._closed = False
+        self._slots = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
+        self._downloads = PerLoop(lambda: asyncio.Semaphore(DOWNLOADS))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a client session of our own waits to be closed."""
+        return bool(self._own)
+
+    def reopen(self) -> None:
+        """Allow requests again after `aclose`."""
+        self._closed = False
+
+    async def aclose(self) -> None:
+        """Close what is ours and open in this event loop, and forget what closed loops left."""
+        self._closed = True
+        mine = self._own.pop(asyncio.get_running_loop(), None)
+        self._own = {loop: opened for loop, opened in self._own.items() if not loop.is_closed()}
+        if mine is not None:
+            await mine.lifeline.aclose()
+
+    def slot(self) -> asyncio.Semaphore:
+        """The right to have one API request under way, to be held with `async with`."""
+        return self._slots.get()
+
+    async def send(self, call: Call) -> Answer:
+        """Make one request that costs nothing.
+
+        Raises:
+            TransportError: No usable answer came.
+            UnexpectedResponseError: The answer is too long.
+        """
+        async with self.slot():
+            return await self.exchange(call, body=None)
+
+    async def exchange(self, call: Call, *, body: Body | None) -> Answer:
+        """Make one request, at once; the errors are those of `send`. The caller holds a `slot`."""
+        session = await self._session()
+        with _translated(call.url, body=body):
+            # Redirects are not followed: they would carry the API key to wherever they point.
+            async with session.request(
+                call.method, call.url, headers=call.headers, data=body, allow_redirects=False, timeout=self._timeout
+            ) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(status=response.status, headers=headers, body=await _read(response))
+
+    @asynccontextmanager
+    async def download(self, url: str) -> AsyncIterator["Download"]:
+        """Open a result's URL, without the API key.
+
+        Raises:
+            TransportError: No answer came.
+        """
+        async with self._downloads.get():
+            session = await self._session()
+            with _translated(url, body=None):
+                response = await session.get(url, max_redirects=5, timeout=self._timeout)
+            try:
+                yield Download(url, response)
+            finally:
+                response.release()
+
+    async def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise errors.ConfigurationError("this session is closed; 'async with session' opens it again")
+        if self._borrowed is not None:
+            if self._borrowed.closed:
+                raise errors.ConfigurationError("the aiohttp session passed as http= is closed")
+            return self._borrowed
+        loop = asyncio.get_running_loop()
+        opened = self._own.get(loop)
+        if opened is None or opened.session.closed:
+            lifeline = _lifeline()
+            opened = self._own[loop] = _Open(lifeline, await anext(lifeline))
+        return opened.session
+
+
+async def _lifeline() -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """A client session that its event loop closes.
+
+    `asyncio.run` finishes all async generators before it closes the loop, so a `Session` that outlives its first loop
+    leaves no sockets behind in it.
+    """
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS + DOWNLOADS)
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": user_agent()}
+    ) as session:
+        yield session
+
+
+def user_agent() -> str:
+    """How this package names itself to servers."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow, and needed only here
+
+    try:
+        return f"piapi_async/{version('piapi_async')}"
+    except PackageNotFoundError:
+        return "piapi_async"
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > ANSWER_MAX:
+            response.close()
+            raise errors.UnexpectedResponseError(
+                f"PiAPI's answer is longer than {ANSWER_MAX} bytes", status=response.status
+            )
+    return bytes(body)
+
+
+@contextmanager
+def _translated(url: str, *, body: Body | None) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        if isinstance(error, errors.PiAPIError):
+            raise
+        raise translate(error, url=url, unsent=body is not None and not body.begun) from error
+
+
+def translate(error: Exception, *, url: str, unsent: bool) -> errors.TransportError:
+    """Our error for one of aiohttp's.
+
+    Args:
+        error: What aiohttp raised.
+
+        url: Where the request went; only its host is told.
+
+        unsent: Whether it is certain that the request did not begin to be sent.
+    """
+    host = urlsplit(url).hostname
+    connecting = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
+    if unsent or isinstance(error, connecting):
+        return errors.ConnectError(f"cannot connect to {host}: {_words(error)}; nothing was sent")
+    if isinstance(error, TimeoutError):
+        return errors.RequestTimeoutError(f"no answer from {host} in time: {_words(error)}")
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
+        return errors.ConnectionLostError(f"lost the connection to {host}: {_words(error)}")
+    return errors.TransportError(f"no usable HTTP answer from {host}: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,347 @@
+"""The protocol, without I/O: what is asked becomes the parts of an HTTP request, an answer becomes a value or an error.
+
+The service answers in many dialects (statuses in any case, errors inside a 200, plain text, HTML); all of them end
+here. Whatever the bytes, `decode_task` gives a `TaskInfo` or raises a `PiAPIError`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+import attrs
+
+from piapi_async import _media, errors
+from piapi_async.task import Image, Submittable, TaskFault, TaskInfo, TaskStatus, Usage, WebhookConfig
+
+RETRY_AFTER_MAX = 3600.0
+"""The longest pause, in seconds, that is taken from a `Retry-After`."""
+
+_EXCERPT = 500
+_STATUS_WORDS = {
+    "pending": TaskStatus.PENDING,
+    "starting": TaskStatus.PENDING,
+    "staged": TaskStatus.STAGED,
+    "processing": TaskStatus.PROCESSING,
+    "running": TaskStatus.PROCESSING,
+    "in_progress": TaskStatus.PROCESSING,
+    "retry": TaskStatus.RETRY,
+    "completed": TaskStatus.COMPLETED,
+    "success": TaskStatus.COMPLETED,
+    "finished": TaskStatus.COMPLETED,
+    "failed": TaskStatus.FAILED,
+    "canceled": TaskStatus.CANCELED,
+    "cancelled": TaskStatus.CANCELED,
+}
+_BY_STATUS: dict[int, type[errors.APIError]] = {
+    400: errors.InvalidRequestError,
+    401: errors.AuthenticationError,
+    402: errors.InsufficientCreditsError,
+    403: errors.AuthenticationError,
+    404: errors.NotFoundError,
+    413: errors.InvalidRequestError,
+    422: errors.InvalidRequestError,
+    429: errors.RateLimitError,
+}
+_HINTS: dict[type[errors.APIError], str] = {
+    errors.AuthenticationError: "; check the API key (PIAPI_API_KEY) and what its plan allows",
+    errors.InsufficientCreditsError: "; top up at https://piapi.ai/workspace",
+}
+_SECRET_FIELD = re.compile(r'("secret"\s*:\s*")(?:[^"\\]|\\.)*')
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """The parts of one HTTP request."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """The parts of one HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def encode_body(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> bytes:
+    """The JSON body of a submit, with only what the user set.
+
+    Raises:
+        TypeError: The input holds something that is no JSON value.
+        ValueError: The input holds a number that JSON does not have (NaN, infinity), or itself.
+    """
+    config: dict[str, Any] = {}
+    if request.service_mode is not None:
+        config["service_mode"] = request.service_mode
+    if webhook is not None:
+        config["webhook_config"] = {"endpoint": webhook.endpoint, "secret": webhook.secret}
+    body = {"model": request.model, "task_type": request.task_type, "input": task_input}
+    return json.dumps(body | ({"config": config} if config else {}), allow_nan=False).encode()
+
+
+def create_call(base_url: str, *, api_key: str, body: bytes) -> Call:
+    """`POST /api/v1/task` (https://piapi.ai/docs/flux-api/image-to-image): the one call that costs money."""
+    headers = {"X-API-Key": api_key, "Content-Type": "application/json"}
+    return Call(method="POST", url=f"{base_url}/api/v1/task", headers=headers, body=body)
+
+
+def task_call(base_url: str, *, api_key: str, task_id: str, method: str = "GET") -> Call:
+    """`GET` looks at a task (https://piapi.ai/docs/flux-api/get-task), `DELETE` cancels it."""
+    url = f"{base_url}/api/v1/task/{quote(task_id, safe='', errors='replace')}"
+    return Call(method=method, url=url, headers={"X-API-Key": api_key})
+
+
+def decode_task(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> TaskInfo:
+    """The task in an answer.
+
+    An answer that carries a task is a task, whatever its HTTP status: the service has sent both together, and a task
+    that exists must not be lost over it.
+
+    Args:
+        answer: What the server sent.
+
+        now: Seconds since 1970, for a `Retry-After` with a date in an answer without one.
+
+        secrets: Texts that must not appear in an error's message or body.
+
+    Raises:
+        APIError: The answer is an error.
+        RequestTimeoutError: The answer is a 408.
+        UnexpectedResponseError: The answer is neither.
+    """
+    payload = _json(answer.body)
+    task = _task_object(payload, refused=_refusal(answer, payload) is not None)
+    if task is not None:
+        with suppress(RecursionError):  # nested so deep that it can be read, but not kept
+            return parse_task(task)
+    check(answer, now=now, secrets=secrets)
+    text = _excerpt(answer.body, secrets=secrets)
+    raise errors.UnexpectedResponseError(
+        f"PiAPI answered {answer.status} with something that is no task: {_line(text) or 'nothing'}",
+        status=answer.status,
+        body=text,
+    )
+
+
+def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
+    """Raise the error that an answer is, if it is one; the arguments and errors are those of `decode_task`."""
+    payload = _json(answer.body)
+    refusal = _refusal(answer, payload)
+    if refusal is not None:
+        raise _error(refusal, answer=answer, payload=payload, now=now, secrets=secrets)
+
+
+def _refusal(answer: Answer, payload: object) -> int | None:
+    """The status of an error: the envelope's `code` inside a 2xx (the service does so), else the HTTP status."""
+    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own boundary
+        return answer.status
+    code = _code(payload)
+    return None if code in (None, 0, 200) else code
+
+
+def _code(payload: object) -> int | None:
+    code = payload.get("code") if isinstance(payload, dict) else None
+    if isinstance(code, str) and len(code) < 10 and code.isascii() and code.isdigit():  # noqa: PLR2004 - no such code
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _error(status: int, *, answer: Answer, payload: object, now: float, secrets: Collection[str]) -> errors.PiAPIError:
+    body = _excerpt(answer.body, secrets=secrets)
+    message = _line(_redact(_message(payload), secrets=secrets) or body)
+    if status == 408:  # noqa: PLR2004 - Request Timeout: as unknown in outcome as a time-out on our side
+        return errors.RequestTimeoutError(f"PiAPI answered 408: {message or 'no reason given'}")
+    kind = _kind(status, message=message)
+    extras: dict[str, Any] = {}
+    if kind in (errors.RateLimitError, errors.ServerError):
+        extras["retry_after"] = parse_retry_after(answer.headers, now=now)
+    return kind(
+        f"PiAPI answered {status}: {message or 'no reason given'}{_HINTS.get(kind, '')}",
+        status=answer.status,
+        code=_code(payload),
+        message=message,
+        body=body,
+        headers=answer.headers,
+        **extras,
+    )
+
+
+def _kind(status: int, *, message: str) -> type[errors.APIError]:
+    # "failed to freeze credit" and "failed to freeze point" have been seen; with which status is not known.
+    if "failed to freeze" in message.lower():
+        return errors.InsufficientCreditsError
+    if 500 <= status < 600:  # noqa: PLR2004 - HTTP's own boundaries
+        return errors.ServerError
+    return _BY_STATUS.get(status, errors.APIError)
+
+
+def _message(payload: object) -> str:
+    """The server's words, in whichever of the known places it put them."""
+    if not isinstance(payload, dict):
+        return ""
+    fault = _mapping(_mapping(payload.get("data")).get("error"))
+    places = (payload.get("message"), payload.get("error"), payload.get("description"), fault.get("message"))
+    return next((text for text in places if isinstance(text, str) and text.strip()), "")
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _excerpt(body: bytes, *, secrets: Collection[str]) -> str:
+    return _redact(body[: 8 * _EXCERPT].decode(errors="replace"), secrets=secrets)[:_EXCERPT].strip()
+
+
+def _redact(text: str, *, secrets: Collection[str]) -> str:
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return _SECRET_FIELD.sub(r"\1***", text)
+
+
+def _line(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= 200 else words[:199] + "…"  # noqa: PLR2004 - about two terminal lines
+
+
+def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Seconds to wait by a `Retry-After` in seconds or as an HTTP date, 0 to `RETRY_AFTER_MAX`; `None` without one.
+
+    A date counts from the server's own `Date`, so that clocks that disagree do no harm; `now` is for when it has none.
+    """
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        then = _http_date(value)
+        seconds = math.nan if then is None else then - (_http_date(headers.get("date", "")) or now)
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), RETRY_AFTER_MAX)
+
+
+def _http_date(value: str) -> float | None:
+    try:
+        return _in_utc(parsedate_to_datetime(value)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _task_object(payload: object, *, refused: bool) -> Mapping[str, Any] | None:
+    """The task inside an envelope, or an envelope-less one."""
+    outer = _mapping(payload)
+    for task in (_mapping(outer.get("data")), outer):
+        if _text(task.get("task_id")).strip() and (not refused or _text(task.get("status"))):
+            return task
+    return None
+
+
+def parse_task(task: Mapping[str, Any]) -> TaskInfo:
+    """A task object, as it stands in `data` of an answer or a webhook delivery, as a `TaskInfo`."""
+    modern = _modern(task)
+    meta = _mapping(modern.get("meta"))
+    return TaskInfo(
+        task_id=_text(task.get("task_id")),
+        model=_text(task.get("model")),
+        task_type=_text(task.get("task_type")),
+        status=parse_status(task.get("status")),
+        raw_status=_text(task.get("status")),
+        images=_images(_mapping(modern.get("output"))),
+        usage=_usage(meta.get("usage")),
+        created_at=parse_time(meta.get("created_at")),
+        started_at=parse_time(meta.get("started_at")),
+        ended_at=parse_time(meta.get("ended_at")) or parse_time(meta.get("completed_at")),
+        error=_fault(modern.get("error")),
+        logs=_logs(modern.get("logs")),
+        raw=task,
+    )
+
+
+def _modern(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A task in today's shape; the get-task page still shows an older one (`task_info`, `task_result`)."""
+    if "task_result" not in task and "task_info" not in task:
+        return task
+    result = _mapping(task.get("task_result"))
+    older = {
+        "meta": task.get("task_info"),
+        "output": result.get("task_output"),
+        "logs": result.get("error_messages"),
+    }
+    return older | {key: value for key, value in task.items() if value}
+
+
+def parse_status(word: object) -> TaskStatus:
+    """A status word in any case, with or without blanks round it; an unknown one is `UNKNOWN`."""
+    return _STATUS_WORDS.get(_text(word).strip().lower(), TaskStatus.UNKNOWN)
+
+
+def parse_time(value: object) -> datetime | None:
+    """An RFC 3339 time with 0 to 9 fractional digits, to the microsecond; `None` for "not yet" and for nonsense."""
+    if not isinstance(value, str):
+        return None
+    try:
+        time = datetime.fromisoformat(value.strip())
+        # Go's zero time, 0001-01-01T00:00:00Z, is the service's "not yet".
+        return None if time.year == 1 else _in_utc(time)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _images(output: Mapping[str, Any]) -> tuple[Image, ...]:
+    several = output.get("image_urls")
+    urls = [output.get("image_url"), *(several if isinstance(several, list) else ())]
+    found = dict.fromkeys(url.strip() for url in urls if isinstance(url, str) and url.strip())
+    if not found and (inline := _text(output.get("image_base64")).strip()):
+        found[inline if _media.is_data_uri(inline) else f"data:image/png;base64,{inline}"] = None
+    return tuple(map(Image, found))
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    return Usage(type=_text(value.get("type")), frozen=_int(value.get("frozen")), consume=_int(value.get("consume")))
+
+
+def _fault(value: object) -> TaskFault | None:
+    if isinstance(value, str):
+        value = {"message": value}
+    fault = _mapping(value)
+    code, message, raw = _int(fault.get("code")), _text(fault.get("message")), _text(fault.get("raw_message"))
+    # A healthy task carries an error object too: code 0 and empty texts.
+    if not (code or message.strip() or raw.strip()):
+        return None
+    return TaskFault(code=code, message=message, raw_message=raw, detail=fault.get("detail"))
+
+
+def _logs(value: object) -> tuple[str, ...]:
+    lines = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(line if isinstance(line, str) else json.dumps(line) for line in lines)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _int(value: object) -> int:
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) else 0
+    return value if isinstance(value, int) else 0

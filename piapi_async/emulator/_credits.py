@@ -1,0 +1,46 @@
+"""Points: frozen when a task is accepted, taken when it completes, given back when it does not."""
+
+from piapi_async.emulator._lifecycle import Task
+from piapi_async.emulator.records import Charge
+
+POINTS_PER_IMAGE = {
+    "Qubico/flux1-schnell": 15_000,
+    "Qubico/flux1-dev": 150_000,
+    "Qubico/flux1-dev-advanced": 200_000,
+}
+"""0.0015, 0.015 and 0.02 USD (piapi.ai/flux-api, 2026-09), at 10,000,000 points per USD."""
+
+
+class Wallet:
+    """An account's balance and what was taken from it.
+
+    Args:
+        points: The balance at the start.
+    """
+
+    def __init__(self, points: int) -> None:
+        self.free = points
+        self.charges: list[Charge] = []
+
+    def freeze(self, points: int) -> bool:
+        """Set points aside; False, and nothing done, when there are too few."""
+        if points > self.free:
+            return False
+        self.free -= points
+        return True
+
+    def settle(self, task: Task) -> None:
+        """Take the frozen points of a completed task, or give them back."""
+        if task.status != "completed":
+            self.free += task.price
+            return
+        assert task.ended_at is not None
+        self.charges.append(
+            Charge(
+                task_id=task.task_id,
+                model=task.model,
+                task_type=task.task_type,
+                points=task.price,
+                time=task.ended_at,
+            )
+        )

@@ -1,0 +1,59 @@
+"""What a picture depends on, and nothing else."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import attrs
+
+from piapi_async.emulator._sources import image_values
+
+_DENOISE = 0.7
+_CONTROL_STRENGTH = 0.5
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """One picture of one request.
+
+    Two tasks that ask for the same get the same picture, and it is made once.
+    """
+
+    seed: int
+    item: int
+    max_pixels: int
+    prompt: str
+    negative_prompt: str
+    images: tuple[str, ...] = attrs.field(repr=False)
+    denoise: float
+    guidance_scale: float
+    """0 when it was not given."""
+    lora: str | None
+    lora_strength: float
+    control_type: str | None
+    control_strength: float
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], *, item: int, seed: int, max_pixels: int) -> Self:
+        """Read it from the input of a task that passed validation."""
+        lora = (given.get("lora_settings") or [{}])[0]
+        control = (given.get("control_net_settings") or [{}])[0]
+        return cls(
+            seed=seed,
+            item=item,
+            max_pixels=max_pixels,
+            prompt=given["prompt"],
+            negative_prompt=given["negative_prompt"],
+            images=tuple(image_values(given)),
+            denoise=given.get("denoise", _DENOISE),
+            guidance_scale=given.get("guidance_scale", 0.0),
+            lora=lora.get("lora_type"),
+            lora_strength=lora.get("lora_strength", 1.0),
+            control_type=control.get("control_type"),
+            control_strength=control.get("control_strength", _CONTROL_STRENGTH),
+        )
+
+    @property
+    def key(self) -> bytes:
+        """A fingerprint of all of it."""
+        return hashlib.blake2b(repr(attrs.astuple(self)).encode(errors="replace"), digest_size=16).digest()

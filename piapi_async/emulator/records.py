@@ -1,0 +1,68 @@
+"""What an emulator tells a test about itself: frozen pictures, safe to keep."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class RequestRecord:
+    """One HTTP request, as the emulator saw and answered it.
+
+    All times are seconds since the emulator was started.
+    """
+
+    time: float
+    """When the request arrived."""
+    method: str
+    path: str
+    endpoint: str
+    """`create`, `get`, `cancel`, `result`, or `unknown` for a path PiAPI does not have."""
+    task_id: str | None
+    """The task that was made, looked at, canceled or downloaded; None when there is none."""
+    status: int | None
+    """The HTTP status that was sent, None when none was (the connection was cut, or stalls)."""
+    fault: str | None
+    """The scripted fault this request suffered."""
+    refusal: str | None
+    """Why the emulator refused the request, in the words it answered."""
+    had_key: bool
+    """Whether the client sent `X-API-Key` or `Authorization`, right or wrong."""
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    """What the client sent, names in any case, without the values of those two."""
+
+
+@attrs.frozen(kw_only=True)
+class TaskView:
+    """One task, as it stands now. All times are seconds since the emulator was started."""
+
+    task_id: str
+    model: str
+    task_type: str
+    status: str
+    """`pending`, `processing`, `completed`, `failed` or `canceled`, whatever words the emulator answers with."""
+    input: Mapping[str, Any] = attrs.field(repr=False)
+    """As echoed: what the client sent, and zeros for what it left out."""
+    config: Mapping[str, Any] = attrs.field(repr=False)
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    usage: Mapping[str, Any]
+    """As answered; `consume` is the price from the beginning on, as in PiAPI's examples."""
+    cost: int
+    """Points really taken so far: 0 until the task completes."""
+    looks: int
+    """How many times the task was read with GET."""
+
+
+@attrs.frozen(kw_only=True)
+class Charge:
+    """Points taken for a task that completed. 10,000,000 points are 1 USD."""
+
+    task_id: str
+    model: str
+    task_type: str
+    points: int
+    time: float
+    """Seconds since the emulator was started."""

@@ -1,0 +1,293 @@
+"""Every error of the package, one tree.
+
+```text
+PiAPIError
+├── ConfigurationError(ValueError)      no key, bad URL, missing extra
+├── TransportError                      no usable answer
+│   ├── ConnectError(ConnectionError)   certainly not sent
+│   ├── ConnectionLostError(ConnectionError)
+│   └── RequestTimeoutError(TimeoutError)
+├── APIError                            the server said no: .status .code .message .body .headers
+│   ├── InvalidRequestError             400, 413, 422
+│   ├── AuthenticationError             401, 403
+│   ├── InsufficientCreditsError        402, or the words it uses
+│   ├── NotFoundError                   404
+│   ├── RateLimitError                  429; .retry_after
+│   └── ServerError                     5xx; .retry_after
+├── UnexpectedResponseError             an answer we cannot read; .status .body
+├── TaskError                           .info
+│   ├── TaskFailedError                 with the reason
+│   ├── TaskCanceledError
+│   ├── NoOutputError                   completed, but no image
+│   └── WaitTimeoutError(TimeoutError)  we stopped looking; the task may live; .handle
+├── SubmissionInDoubtError              .key .request .since; the task may exist and may be billed
+├── SpendLimitError                     before anything was sent
+├── OutputError                         download: expired, not an image, too large
+├── WebhookError
+│   ├── WebhookSecretError
+│   └── WebhookPayloadError
+└── LedgerError
+    └── LedgerConflictError
+```
+
+Wrong arguments are not in the tree: they raise `ValueError` or `TypeError` before anything is sent.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from piapi_async.handle import TaskHandle
+    from piapi_async.task import Submittable, TaskInfo
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLostError",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "LedgerConflictError",
+    "LedgerError",
+    "NoOutputError",
+    "NotFoundError",
+    "OutputError",
+    "PiAPIError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "ServerError",
+    "SpendLimitError",
+    "SubmissionInDoubtError",
+    "TaskCanceledError",
+    "TaskError",
+    "TaskFailedError",
+    "TransportError",
+    "UnexpectedResponseError",
+    "WaitTimeoutError",
+    "WebhookError",
+    "WebhookPayloadError",
+    "WebhookSecretError",
+]
+
+
+class PiAPIError(Exception):
+    """Something went wrong in PiAPI, on the way to it, or in how it was asked.
+
+    Attributes:
+        safe_to_resubmit: `True` when the server certainly holds no task from this call, so that submitting the same
+            request again cannot pay twice. `False` when a task exists, or may exist.
+    """
+
+    safe_to_resubmit: bool = False
+
+
+class ConfigurationError(PiAPIError, ValueError):
+    """The session cannot work as it was set up: no key, a bad URL, a missing extra."""
+
+    safe_to_resubmit = True
+
+
+class TransportError(PiAPIError):
+    """The request got no usable answer; whether the server acted on it is unknown."""
+
+
+class ConnectError(TransportError, ConnectionError):
+    """No connection came about, so nothing was sent."""
+
+    safe_to_resubmit = True
+
+
+class ConnectionLostError(TransportError, ConnectionError):
+    """The connection broke after the request had been sent, at least in part."""
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """One request took longer than the session's `timeout`, or the server answered 408."""
+
+
+class APIError(PiAPIError):
+    """The server answered, and the answer is no.
+
+    Attributes:
+        status: The HTTP status.
+        code: The `code` of the answer's envelope, which may be an error while the HTTP status is 200; `None` when the
+            answer had no such envelope.
+        message: The server's own words, shortened.
+        body: The first part of the answer's body as text.
+        headers: The answer's headers, names in lower case.
+    """
+
+    safe_to_resubmit = True
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int = 0,
+        code: int | None = None,
+        message: str = "",
+        body: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.body = body
+        self.headers = dict(headers or {})
+
+
+class InvalidRequestError(APIError):
+    """The server refuses the request as it is written (400, 413, 422)."""
+
+
+class AuthenticationError(APIError):
+    """The key is missing or wrong (401), or the plan does not allow this (403)."""
+
+
+class InsufficientCreditsError(APIError):
+    """The account's balance does not cover the task (402, or "failed to freeze credit")."""
+
+
+class NotFoundError(APIError):
+    """The server knows no such task or path (404)."""
+
+
+class RateLimitError(APIError):
+    """Too many requests, or too many tasks at once (429); the server did not accept this one.
+
+    Attributes:
+        retry_after: Seconds the server asks to wait, 0 to 3600, or `None` when it did not say.
+    """
+
+    def __init__(self, text: str, *, retry_after: float | None = None, **extras: Any) -> None:
+        super().__init__(text, **extras)
+        self.retry_after = retry_after
+
+
+class ServerError(APIError):
+    """The server, or the Cloudflare front before it, failed (5xx).
+
+    A submit answered so may have been accepted, unless the failure was told inside a well-formed 200 answer.
+
+    Attributes:
+        retry_after: Seconds the server asks to wait, 0 to 3600, or `None` when it did not say.
+    """
+
+    def __init__(self, text: str, *, retry_after: float | None = None, **extras: Any) -> None:
+        super().__init__(text, **extras)
+        self.retry_after = retry_after
+        self.safe_to_resubmit = self.status < 300  # noqa: PLR2004 - HTTP's own boundary
+
+
+class UnexpectedResponseError(PiAPIError):
+    """The server answered with something that is neither a task nor an error we can read.
+
+    Attributes:
+        status: The HTTP status.
+        body: The first part of the answer's body as text.
+    """
+
+    def __init__(self, text: str, *, status: int = 0, body: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.body = body
+
+
+class TaskError(PiAPIError):
+    """The task did not give what was asked.
+
+    Attributes:
+        info: The task as last seen, or `None` when it never was.
+    """
+
+    def __init__(self, text: str, *, info: "TaskInfo | None" = None) -> None:
+        super().__init__(text)
+        self.info = info
+
+
+class TaskFailedError(TaskError):
+    """The service reports the task as failed; the message holds the reason it gave."""
+
+
+class TaskCanceledError(TaskError):
+    """The service reports the task as cancelled."""
+
+
+class NoOutputError(TaskError):
+    """The task has no picture to hand out: it completed without one, or is not completed."""
+
+
+class WaitTimeoutError(TaskError, TimeoutError):
+    """The wait reached its limit while the task was still going on; the task lives and may still be billed.
+
+    Attributes:
+        handle: The handle that was waited on, to go on watching with; `None` after unpickling.
+    """
+
+    def __init__(self, text: str, *, info: "TaskInfo | None" = None, handle: "TaskHandle | None" = None) -> None:
+        super().__init__(text, info=info)
+        self.handle = handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the handle behind: it belongs to a session, which belongs to this process."""
+        return type(self), self.args, {**self.__dict__, "handle": None}
+
+
+class SubmissionInDoubtError(PiAPIError):
+    """A submit was sent and its answer was lost: the task may exist, and may be billed. Never re-sent by itself.
+
+    Attributes:
+        key: The job's key in the ledger, or `None` outside a batch.
+        request: The request that was submitted.
+        since: When it was sent, seconds since 1970 (UTC).
+    """
+
+    def __init__(
+        self, text: str, *, key: str | None = None, request: "Submittable | None" = None, since: float = 0.0
+    ) -> None:
+        super().__init__(text)
+        self.key = key
+        self.request = request
+        self.since = since
+
+
+class SpendLimitError(PiAPIError):
+    """The request would exceed the session's or the batch's spend limit; nothing was sent."""
+
+    safe_to_resubmit = True
+
+
+class OutputError(PiAPIError):
+    """A finished picture could not be fetched: expired, not an image, cut short, or too large.
+
+    The task itself is done and paid for; submitting it again pays again.
+
+    Attributes:
+        url: Where the picture was to come from.
+    """
+
+    def __init__(self, text: str, *, url: str = "") -> None:
+        super().__init__(text)
+        self.url = url
+
+
+class WebhookError(PiAPIError):
+    """A webhook delivery cannot be trusted or understood."""
+
+
+class WebhookSecretError(WebhookError):
+    """The delivery's secret is missing or wrong."""
+
+
+class WebhookPayloadError(WebhookError):
+    """The delivery's body is not a task."""
+
+
+class LedgerError(PiAPIError):
+    """The ledger cannot be read or written."""
+
+
+class LedgerConflictError(LedgerError):
+    """The ledger holds this key already, with another request."""

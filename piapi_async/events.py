@@ -1,0 +1,143 @@
+"""What happens, as frozen values, told to observers: logs, metrics, progress displays and tests are made from these.
+
+An observer is any callable that takes one event. It is called in the event loop, at once; keep it short. What it
+raises is logged and goes no further: watching a paid task must not break it.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from piapi_async.errors import PiAPIError
+from piapi_async.task import Image, TaskInfo
+
+logger = logging.getLogger("piapi_async")
+
+
+@attrs.frozen(kw_only=True)
+class Submitted:
+    """The service accepted a task."""
+
+    level = logging.DEBUG
+    info: TaskInfo
+
+    def __str__(self) -> str:
+        return f"task {self.info.task_id} submitted ({self.info.model} {self.info.task_type})"
+
+
+@attrs.frozen(kw_only=True)
+class Looked:
+    """One look at a task succeeded."""
+
+    level = logging.DEBUG
+    info: TaskInfo
+
+    def __str__(self) -> str:
+        return f"task {self.info.task_id} is {self.info.raw_status or self.info.status}"
+
+
+@attrs.frozen(kw_only=True)
+class LookFailed:
+    """One look at a task failed; the wait goes on unless its limits are reached."""
+
+    level = logging.INFO
+    task_id: str
+    error: PiAPIError
+
+    def __str__(self) -> str:
+        return f"look at task {self.task_id} failed: {self.error}"
+
+
+@attrs.frozen(kw_only=True)
+class UnknownStatus:
+    """The service used a status word this version does not know; told once per handle and word."""
+
+    level = logging.WARNING
+    task_id: str
+    raw_status: str
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} has the unknown status {self.raw_status!r}, taken as not over"
+
+
+@attrs.frozen(kw_only=True)
+class Retrying:
+    """A request failed without harm and is sent again after a pause.
+
+    Attributes:
+        action: What is tried: `"submit"`, `"look"`, `"cancel"` or `"download"`.
+
+        attempt: How many attempts were made so far.
+
+        wait: Seconds until the next.
+
+        error: What the last one met.
+    """
+
+    level = logging.INFO
+    action: str
+    attempt: int
+    wait: float
+    error: BaseException | None
+
+    def __str__(self) -> str:
+        return f"{self.action} again in {self.wait:.1f} s, attempt {self.attempt} failed: {self.error}"
+
+
+@attrs.frozen(kw_only=True)
+class SubmissionInDoubt:
+    """The answer to a submit was lost: a task may exist that nobody holds."""
+
+    level = logging.ERROR
+    error: PiAPIError
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+
+@attrs.frozen(kw_only=True)
+class Detached:
+    """Nobody waits for this task any longer, because the waiting was cancelled; it goes on and may be billed."""
+
+    level = logging.WARNING
+    task_id: str
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} goes on and may be billed; session.task({self.task_id!r}) finds it again"
+
+
+@attrs.frozen(kw_only=True)
+class Saved:
+    """A finished picture is on disk, whole."""
+
+    level = logging.DEBUG
+    image: Image
+    path: str
+
+    def __str__(self) -> str:
+        return f"saved {self.path}"
+
+
+Event = Submitted | Looked | LookFailed | UnknownStatus | Retrying | SubmissionInDoubt | Detached | Saved
+Observer = Callable[[Event], None]
+
+
+def log_event(event: Event) -> None:
+    """The observer that every session has: one record of the logger `piapi_async` an event."""
+    logger.log(event.level, "%s", event)
+
+
+class Announcer:
+    """Tells an event to the log and to all observers, none of which can harm the others."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = (log_event, *observers)
+
+    def __call__(self, event: Event) -> None:
+        """Tell one event."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                logger.exception("observer %r failed", observer)

@@ -1,0 +1,186 @@
+"""`TaskHandle`: your end of a task."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
+
+from piapi_async import errors, events
+from piapi_async._api import Api
+from piapi_async.polling import UNSET, Polling, Unset, Watch
+from piapi_async.task import TaskInfo, TaskStatus
+
+
+class TaskHandle:
+    """Your end of a task: `await handle` looks at it until it is over and gives its `TaskInfo`.
+
+    Handles come from `Session.submit` and `Session.task`. Several coroutines may wait on one; once the task was seen to
+    be over, every further answer comes without a request.
+    """
+
+    __slots__ = ("_api", "_info", "_polling", "_seen_at", "_strange", "_submitted_at", "_task_id")
+
+    def __init__(self, task_id: str, *, api: Api, polling: Polling, info: TaskInfo | None = None) -> None:
+        self._task_id = task_id
+        self._api = api
+        self._polling = polling
+        self._info = info
+        self._seen_at = 0.0 if info is None else api.clock.monotonic()
+        self._submitted_at = None if info is None else self._seen_at
+        self._strange: tuple[str, ...] = ()
+
+    @property
+    def task_id(self) -> str:
+        """The service's name of the task."""
+        return self._task_id
+
+    @property
+    def info(self) -> TaskInfo | None:
+        """The task as last seen, or `None` if it never was."""
+        return self._info
+
+    def __await__(self) -> Generator[Any, None, TaskInfo]:
+        """The same as `await handle.wait()`."""
+        return self.wait().__await__()
+
+    async def wait(self, *, timeout: float | Unset | None = UNSET, polling: Polling | None = None) -> TaskInfo:
+        """Look until the task is over, in the caller's own asyncio task.
+
+        Cancelling the caller stops the looking. With the session's `on_cancel="detach"` the task goes on, and may
+        still be billed; with `"cancel"` the service is asked to cancel it, which takes up to 10 s.
+
+        Args:
+            timeout: Seconds for the whole wait, 0 for a single look, `None` for no limit; not given, the policy's
+                value holds (900 s by default).
+
+            polling: A policy for this wait, in place of the session's.
+
+        Returns:
+            The completed task.
+
+        Raises:
+            TaskFailedError: The service reports the task as failed.
+            TaskCanceledError: The service reports the task as cancelled.
+            NoOutputError: The task completed without output.
+            WaitTimeoutError: The time was up first; the task goes on.
+            PiAPIError: The service refuses to show the task, or `Polling.max_errors` looks in a row failed.
+            ValueError: `timeout` is negative.
+        """
+        if self._info is None or not self._info.is_terminal:
+            return _outcome(await self._watch(_is_over, timeout=timeout, polling=polling))
+        return _outcome(self._info)
+
+    async def refresh(self) -> TaskInfo:
+        """Look once; a finished task answers without a request.
+
+        A task that failed is returned like any other.
+
+        Raises:
+            PiAPIError: The look failed, also when repeated by the session's retry policy.
+        """
+        if self._info is not None and self._info.is_terminal:
+            return self._info
+        return self._seen(await self._api.get(self._task_id))
+
+    async def updates(
+        self,
+        *,
+        timeout: float | Unset | None = UNSET,
+        polling: Polling | None = None,
+    ) -> AsyncIterator[TaskInfo]:
+        """The task now, and again whenever a look shows that it changed, until it is over.
+
+        The last one is terminal; a failure is told by its status, not raised.
+
+        Args:
+            timeout: Seconds between two changes at most, otherwise as for `wait`.
+
+            polling: As for `wait`.
+
+        Yields:
+            The task as seen.
+
+        Raises:
+            WaitTimeoutError: Nothing changed for that long.
+            PiAPIError: As for `wait`.
+        """
+        info = self._info or await self.refresh()
+        yield info
+        while not info.is_terminal:
+            info = await self._watch(info.__ne__, timeout=timeout, polling=polling)
+            yield info
+
+    async def cancel(self) -> TaskInfo:
+        """Ask the service to cancel the task, then look at it.
+
+        PiAPI documents cancelling for pending tasks of Midjourney, Luma and Kling only; for Flux it may refuse.
+
+        Raises:
+            PiAPIError: The service refuses, or cannot be reached.
+        """
+        return self._seen(await self._api.cancel(self._task_id))
+
+    async def _watch(
+        self, until: Callable[[TaskInfo], bool], *, timeout: float | Unset | None, polling: Polling | None
+    ) -> TaskInfo:
+        policy = polling or self._polling
+        limit = policy.timeout if isinstance(timeout, Unset) else timeout
+        if limit is not None and not limit >= 0:
+            raise ValueError(f"timeout must be seconds >= 0, or None for no limit, got {limit!r}")
+        watch = Watch(
+            look=self._look,
+            until=until,
+            polling=policy,
+            timeout=limit,
+            clock=self._api.clock,
+            known=self._info,
+            seen_at=self._seen_at,
+            submitted_at=self._submitted_at,
+        )
+        try:
+            info = await watch.run()
+        except asyncio.CancelledError:
+            await self._api.abandon(self._task_id)
+            raise
+        except errors.PiAPIError as error:
+            error.add_note(f"task {self._task_id} may go on; session.task({self._task_id!r}).wait() goes on watching")
+            raise
+        if info is None:
+            raise self._timed_out(limit)
+        return info
+
+    async def _look(self) -> TaskInfo:
+        return self._seen(await self._api.look(self._task_id))
+
+    def _seen(self, info: TaskInfo) -> TaskInfo:
+        self._info, self._seen_at = info, self._api.clock.monotonic()
+        if info.status is TaskStatus.UNKNOWN and info.raw_status not in self._strange:
+            self._strange += (info.raw_status,)
+            self._api.announce(events.UnknownStatus(task_id=self._task_id, raw_status=info.raw_status))
+        return info
+
+    def _timed_out(self, limit: float | None) -> errors.WaitTimeoutError:
+        stands = "not seen yet" if self._info is None else f"still {self._info.raw_status or self._info.status}"
+        return errors.WaitTimeoutError(
+            f"task {self._task_id} {stands} after {limit:g} s; session.task({self._task_id!r}).wait() goes on watching",
+            info=self._info,
+            handle=self,
+        )
+
+    def __repr__(self) -> str:
+        stands = "not seen yet" if self._info is None else self._info.raw_status or self._info.status
+        return f"<TaskHandle {self._task_id} {stands}>"
+
+
+def _is_over(info: TaskInfo) -> bool:
+    return info.is_terminal
+
+
+def _outcome(info: TaskInfo) -> TaskInfo:
+    """The completed task, or the error that a task that is over otherwise is."""
+    if info.status is TaskStatus.FAILED:
+        raise errors.TaskFailedError(f"task {info.task_id} failed: {info.reason or 'no reason given'}", info=info)
+    if info.status is TaskStatus.CANCELED:
+        raise errors.TaskCanceledError(f"task {info.task_id} was cancelled", info=info)
+    if not info.has_output:
+        raise errors.NoOutputError(f"task {info.task_id} completed without output", info=info)
+    return info

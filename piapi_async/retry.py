@@ -1,0 +1,136 @@
+"""How a request that failed is tried again: `RetryPolicy`, with tenacity behind it.
+
+Which errors may be retried is not a matter of policy but of money, and stands here as two tuples:
+
+- a submit is sent again only when the server certainly did not accept it: no connection, or a clear 429;
+- a look costs nothing and is repeated whenever no usable answer came.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import attrs
+import tenacity
+
+from piapi_async import _checks, errors
+from piapi_async._clock import Clock
+
+T = TypeVar("T")
+
+RETRY_SUBMIT = (errors.ConnectError, errors.RateLimitError)
+"""After these a submit is sent again: nothing was accepted, and it may go through later."""
+
+RETRY_LOOK = (
+    errors.TransportError,
+    errors.RateLimitError,
+    errors.ServerError,
+    errors.UnexpectedResponseError,
+)
+"""After these a look is repeated."""
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often, how long and how patiently a request is tried again. Waits are in seconds.
+
+    The pause before attempt *n* + 1 is `min(wait_max, wait_initial * wait_exp_base**(n - 1) + jitter)`, with the jitter
+    drawn from 0 to `wait_jitter`; a longer `Retry-After` of the server wins.
+
+    Args:
+        attempts: How many attempts in all, the first one included; at least 1.
+
+        timeout: No further attempt begins when it would begin later than this many seconds after the first.
+
+        wait_initial: The first pause.
+
+        wait_max: The longest pause.
+
+        wait_jitter: The most that is added at random.
+
+        wait_exp_base: What each pause is multiplied by, at least 1.
+
+    Raises:
+        TypeError: A field is no number.
+        ValueError: A field is out of its range.
+    """
+
+    attempts: int = attrs.field(default=4, validator=_checks.number(at_least=1, integer=True))
+    timeout: float = attrs.field(default=60.0, validator=_checks.number(at_least=0))
+    wait_initial: float = attrs.field(default=0.5, validator=_checks.number(at_least=0))
+    wait_max: float = attrs.field(default=20.0, validator=_checks.number(at_least=0))
+    wait_jitter: float = attrs.field(default=1.0, validator=_checks.number(at_least=0))
+    wait_exp_base: float = attrs.field(default=2.0, validator=_checks.number(at_least=1))
+
+    def pause(self, attempt: int, *, random: Callable[[], float]) -> float:
+        """Seconds to wait after the given attempt, counted from 1."""
+        return exponential(
+            attempt,
+            initial=self.wait_initial,
+            base=self.wait_exp_base,
+            maximum=self.wait_max,
+            jitter=self.wait_jitter * random(),
+        )
+
+    async def call(
+        self,
+        act: Callable[[], Awaitable[T]],
+        *,
+        on: tuple[type[errors.PiAPIError], ...],
+        clock: Clock,
+        before_sleep: Callable[[int, float, BaseException | None], None],
+    ) -> T:
+        """Do `act` until it succeeds, fails with another error than those in `on`, or the policy is exhausted.
+
+        Args:
+            act: Makes one attempt.
+
+            on: The errors after which another attempt may be made.
+
+            clock: Where time, sleep and chance come from.
+
+            before_sleep: Told of each pause: attempts made, seconds to wait, and what the last attempt met.
+
+        Raises:
+            PiAPIError: What the last attempt met.
+        """
+        begun = clock.monotonic()
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            asked = retry_after(failure(state))
+            return max(self.pause(state.attempt_number, random=clock.random), asked)
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            late = clock.monotonic() + state.upcoming_sleep - begun > self.timeout
+            return late or state.attempt_number >= self.attempts
+
+        async def attempt() -> T:
+            return await act()
+
+        # A new object for every call: one that is shared by tasks mixes up their attempts.
+        retrying = tenacity.AsyncRetrying(
+            sleep=clock.sleep,
+            wait=wait,
+            stop=stop,
+            retry=tenacity.retry_if_exception_type(on),
+            before_sleep=lambda state: before_sleep(state.attempt_number, state.upcoming_sleep, failure(state)),
+            reraise=True,
+        )
+        return await retrying(attempt)
+
+
+def exponential(attempt: int, *, initial: float, base: float, maximum: float, jitter: float) -> float:
+    """The pause after an attempt, counted from 1: exponential growth plus jitter, bounded, also for huge counts."""
+    try:
+        return min(maximum, initial * float(base) ** (attempt - 1) + jitter)
+    except OverflowError:
+        return maximum
+
+
+def failure(state: tenacity.RetryCallState) -> BaseException | None:
+    """What the last attempt met, or `None` when it gave a result."""
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+def retry_after(error: BaseException | None) -> float:
+    """Seconds the server asked to wait, 0 when it asked for nothing."""
+    return getattr(error, "retry_after", None) or 0.0

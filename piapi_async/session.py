@@ -1,0 +1,296 @@
+"""`Session`: where tasks are submitted, waited for and saved."""
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from piapi_async import _checks, errors, events, files
+from piapi_async._api import Api, OnCancel
+from piapi_async._clock import Clock
+from piapi_async._http import DEFAULT_TIMEOUT, Transport
+from piapi_async.handle import TaskHandle
+from piapi_async.limits import Governor
+from piapi_async.polling import UNSET, Polling, Unset
+from piapi_async.retry import RetryPolicy
+from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
+
+BASE_URL = "https://api.piapi.ai"
+"""Where the service is (https://piapi.ai/docs/flux-api/image-to-image)."""
+
+
+class Session:
+    """An account at PiAPI, and the connections to it.
+
+    Use it with `async with`, or call `aclose` at the end. Nothing is sent before the first call, and one session may
+    be used in several `asyncio.run` one after the other. Any number of its coroutines may run at once.
+
+    Args:
+        api_key: The account's key; by default the environment variable `PIAPI_API_KEY`.
+
+        base_url: Where the service is; by default the environment variable `PIAPI_BASE_URL`, else the real service.
+
+        http: An aiohttp session of your own to use; it is never closed here.
+
+        timeout: Time limits of one request: 120 s in all and 10 s to connect by default.
+
+        retry: How submits, single looks, cancels and downloads are tried again.
+
+        polling: How tasks are waited for.
+
+        governor: The budget of the account; pass one object to several sessions to share it.
+
+        max_in_flight: How many tasks `run` keeps in flight at once, in place of a governor with that number.
+
+        on_cancel: What becomes of a task when the coroutine that waits for it is cancelled: `"detach"` leaves it
+            alone, so it may still be billed; `"cancel"` asks the service to cancel it.
+
+        max_image_bytes: The largest local picture that is sent, in bytes; 10 MiB by default.
+
+        observers: Called with every event (`piapi_async.events`).
+
+    Raises:
+        ConfigurationError: There is no key, the URL is bad, or arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        http: aiohttp.ClientSession | None = None,
+        timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = None,
+        polling: Polling | None = None,
+        governor: Governor | None = None,
+        max_in_flight: int | None = None,
+        on_cancel: OnCancel = "detach",
+        max_image_bytes: int = files.IMAGE_MAX,
+        observers: Iterable[events.Observer] = (),
+    ) -> None:
+        self._transport = Transport(http=http, timeout=timeout)
+        self._polling = polling or Polling()
+        self._max_image_bytes = max_image_bytes
+        self._api = Api(
+            api_key=_key(api_key),
+            base_url=_base_url(base_url),
+            transport=self._transport,
+            retry=retry or RetryPolicy(),
+            governor=_governor(governor, max_in_flight=max_in_flight),
+            clock=Clock(),
+            on_cancel=_on_cancel(on_cancel),
+            announce=events.Announcer(observers),
+        )
+
+    async def submit(self, request: Submittable, *, webhook: WebhookConfig | None = None) -> TaskHandle:
+        """Submit a task, which costs money, and return your end of it.
+
+        It is sent again only when the service certainly did not accept it. Cancelling this while the request is under
+        way waits up to 10 s for the answer, so that the task is not lost unnoticed.
+
+        Args:
+            request: What is asked for: a typed request or a `TaskRequest`.
+
+            webhook: Where the service is to report the task as well.
+
+        Raises:
+            SubmissionInDoubtError: The answer was lost: the task may exist, and may be billed.
+            InsufficientCreditsError: The balance does not cover it.
+            APIError: The service refuses it for another reason.
+            ConnectError: The service could not be reached, after all retries; nothing was sent.
+            OSError: A local picture cannot be read.
+            ValueError: A local picture is too large or no picture.
+        """
+        body = await files.encode_submit(request, webhook=webhook, max_bytes=self._max_image_bytes)
+        secret = "" if webhook is None else webhook.secret
+        info = await self._api.create(body, request=request, secret=secret)
+        return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
+
+    async def run(
+        self,
+        request: Submittable,
+        *,
+        timeout: float | Unset | None = UNSET,
+        webhook: WebhookConfig | None = None,
+    ) -> TaskInfo:
+        """Submit a task and wait until it is over. A thousand of these in one `asyncio.gather` is fine.
+
+        Args:
+            request: What is asked for.
+
+            timeout: Seconds for the wait, counted from the acceptance; as for `TaskHandle.wait`.
+
+            webhook: As for `submit`.
+
+        Returns:
+            The completed task.
+
+        Raises:
+            PiAPIError: As for `submit` and `TaskHandle.wait`.
+        """
+        async with self._api.governor.slot():
+            handle = await self.submit(request, webhook=webhook)
+            return await handle.wait(timeout=timeout)
+
+    def task(self, task_id: str) -> TaskHandle:
+        """Your end of a task that was submitted before, here or elsewhere. Sends nothing.
+
+        Raises:
+            ValueError: This cannot be a task's id.
+        """
+        return TaskHandle(_task_id(task_id), api=self._api, polling=self._polling)
+
+    async def get_task(self, task_id: str) -> TaskInfo:
+        """Look at a task once; a failed task is returned like any other.
+
+        Raises:
+            NotFoundError: The service does not know it.
+            PiAPIError: The look failed, also when repeated by the retry policy.
+            ValueError: This cannot be a task's id.
+        """
+        return await self._api.get(_task_id(task_id))
+
+    async def cancel_task(self, task_id: str) -> TaskInfo:
+        """Ask the service to cancel a task, then look at it; see `TaskHandle.cancel`.
+
+        Raises:
+            PiAPIError: The service refuses, or cannot be reached.
+            ValueError: This cannot be a task's id.
+        """
+        return await self._api.cancel(_task_id(task_id))
+
+    async def download(self, image: Image | str, to: str | Path, *, overwrite: bool = False) -> Path:
+        """Bring one finished picture to disk, whole or not at all. The API key is not sent along.
+
+        Args:
+            image: The picture, or its URL.
+
+            to: The file to write, named as given; or an existing directory, in which the URL names the file and the
+                content its ending.
+
+            overwrite: Whether an existing file may be replaced.
+
+        Returns:
+            The file written.
+
+        Raises:
+            FileExistsError: The file exists and may not be replaced.
+            OSError: The disk refuses.
+            OutputError: What came is no picture, too large, or gone: results live three days.
+            TransportError: The result host could not be reached, or broke off, after all retries.
+        """
+        image, to = Image(image) if isinstance(image, str) else image, Path(to)
+        if to.is_dir():
+            return await self._fetch(image, directory=to, name=files.name_of(image), overwrite=overwrite, suffix=True)
+        return await self._fetch(image, directory=to.parent, name=to.name, overwrite=overwrite, suffix=False)
+
+    async def save(self, info: TaskInfo, directory: str | Path) -> tuple[Path, ...]:
+        """Bring all pictures of a completed task to disk, named by the task's id.
+
+        Files are whole or not there; saving again replaces them.
+
+        Args:
+            info: The task.
+
+            directory: Where to; made if missing.
+
+        Returns:
+            The files, in the order of `info.images`.
+
+        Raises:
+            NoOutputError: The task has no pictures.
+            OSError, OutputError, TransportError: As for `download`.
+        """
+        if not info.images:
+            raise errors.NoOutputError(f"task {info.task_id} is {info.status} and has no pictures", info=info)
+        stem, several = files.safe_name(info.task_id), len(info.images) > 1
+        return tuple(
+            [
+                await self._fetch(
+                    image,
+                    directory=Path(directory),
+                    name=f"{stem}-{number}" if several else stem,
+                    overwrite=True,
+                    suffix=True,
+                )
+                for number, image in enumerate(info.images, start=1)
+            ]
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; a second call does nothing. Tasks in flight go on."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        self._transport.reopen()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        transport = getattr(self, "_transport", None)
+        if transport is not None and transport.is_open:
+            warnings.warn(f"{self!r} was not closed; use 'async with' or 'await session.aclose()'", ResourceWarning, 2)
+
+    def __repr__(self) -> str:
+        return f"<Session {self._api.base_url}>"
+
+    async def _fetch(self, image: Image, *, directory: Path, name: str, overwrite: bool, suffix: bool) -> Path:
+        async def attempt() -> Path:
+            return await files.fetch_to(
+                image,
+                directory=directory,
+                name=name,
+                transport=self._transport,
+                overwrite=overwrite,
+                suffix=suffix,
+            )
+
+        path = await self._api.repeat(attempt, on=(errors.TransportError,), action="download")
+        self._api.announce(events.Saved(image=image, path=str(path)))
+        return path
+
+
+def _key(given: str | None) -> str:
+    key = os.environ.get("PIAPI_API_KEY", "") if given is None else given
+    if not key:
+        raise errors.ConfigurationError(
+            "no API key: pass api_key= or set PIAPI_API_KEY; keys are made at https://piapi.ai/workspace"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise errors.ConfigurationError(
+            "the API key must be printable ASCII without blanks; the one given is not (and is not shown here)"
+        )
+    return key
+
+
+def _base_url(given: str | None) -> str:
+    url = given or os.environ.get("PIAPI_BASE_URL") or BASE_URL
+    if not _checks.is_http_url(url):
+        raise errors.ConfigurationError(f"base_url must be an http(s) URL, got {url!r}")
+    return url.rstrip("/")
+
+
+def _governor(given: Governor | None, *, max_in_flight: int | None) -> Governor:
+    if given is not None and max_in_flight is not None:
+        raise errors.ConfigurationError("pass governor= or max_in_flight=, not both")
+    return given or Governor(max_in_flight=max_in_flight)
+
+
+def _on_cancel(given: OnCancel) -> OnCancel:
+    if given not in ("detach", "cancel"):
+        raise errors.ConfigurationError(f"on_cancel must be 'detach' or 'cancel', got {given!r}")
+    return given
+
+
+def _task_id(given: object) -> str:
+    if not isinstance(given, str) or not given.strip(". \t\r\n"):
+        raise ValueError(f"task_id must be a task's id, got {given!r}")
+    return given

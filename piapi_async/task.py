@@ -1,0 +1,254 @@
+"""What is asked of the service, and what the service says of it: frozen values, no I/O."""
+
+import enum
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+import attrs
+
+from piapi_async import _checks, _media
+
+SERVICE_MODES = ("public", "private")
+"""Values of `service_mode` (https://piapi.ai/docs/unified-api-schema)."""
+
+
+class TaskStatus(enum.StrEnum):
+    """Where a task stands.
+
+    The service has written each of these in several ways (`Completed`, `success`, a trailing tab); the word as it came
+    is in `TaskInfo.raw_status`.
+    """
+
+    PENDING = "pending"
+    """Accepted, waiting for a worker."""
+    STAGED = "staged"
+    """Over the account's concurrency limit, queued by the service."""
+    PROCESSING = "processing"
+    """A worker runs it."""
+    RETRY = "retry"
+    """The service tries again, as a rule because the source picture is hard to download."""
+    COMPLETED = "completed"
+    """Over, with output."""
+    FAILED = "failed"
+    """Over, without."""
+    CANCELED = "canceled"
+    """Over, on request."""
+    UNKNOWN = "unknown"
+    """A word this version does not know: taken as not over."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task is over: no later look will show another status."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELED})
+
+
+class Submittable(Protocol):
+    """What `Session.submit` takes: `TaskRequest`, the typed requests of `piapi_async.flux`, or a class of your own."""
+
+    @property
+    def model(self) -> str:
+        """The service's name of the model."""
+        ...
+
+    @property
+    def task_type(self) -> str:
+        """The service's name of the kind of task."""
+        ...
+
+    @property
+    def input(self) -> Mapping[str, Any]:
+        """The fields of the task; `Path` and `bytes` values travel as data URIs."""
+        ...
+
+    @property
+    def service_mode(self) -> str | None:
+        """`"public"`, `"private"`, or `None` for the workspace's setting."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class TaskRequest:
+    """A task of any model that PiAPI serves, Flux or not, with its input as a plain mapping.
+
+    Nothing but the outer shape is checked; for Flux prefer the typed requests, which know every field's range.
+
+    Args:
+        model: The service's name of the model, e.g. `"Qubico/flux1-dev"`.
+
+        task_type: The service's name of the kind of task, e.g. `"txt2img"`.
+
+        input: The fields of the task: JSON values, or `pathlib.Path` and `bytes` for local pictures, at any depth.
+
+        service_mode: `"public"` (pay per use), `"private"` (host your account), or `None` for the workspace's setting.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: A field has a value that is not allowed.
+    """
+
+    model: str = attrs.field(validator=_checks.text)
+    task_type: str = attrs.field(validator=_checks.text)
+    input: Mapping[str, Any] = attrs.field(
+        validator=_checks.instance_of(Mapping, allowed="a mapping"), repr=_checks.short, hash=False
+    )
+    service_mode: str | None = attrs.field(default=None, validator=_checks.optional(_checks.one_of(SERVICE_MODES)))
+
+
+@attrs.frozen
+class WebhookConfig:
+    """Where the service reports the task, besides being asked.
+
+    Args:
+        endpoint: An http(s) URL that Cloudflare Workers can reach.
+
+        secret: Sent back by the service in the header `x-webhook-secret`, as it is. It never appears in a `repr`.
+
+    Raises:
+        TypeError: A field is no string.
+        ValueError: `endpoint` is no http(s) URL.
+    """
+
+    endpoint: str = attrs.field(validator=_checks.http_url)
+    secret: str = attrs.field(
+        default="", kw_only=True, repr=False, validator=_checks.instance_of(str, allowed="a string")
+    )
+
+
+@attrs.frozen
+class Image:
+    """A finished picture, where the service keeps it for three days (https://piapi.ai/docs/output-storage).
+
+    Attributes:
+        url: An http(s) URL, or a data URI when the service sent the picture inside its answer.
+    """
+
+    url: str = attrs.field(repr=_checks.short)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the picture is inside `url` itself."""
+        return _media.is_data_uri(self.url)
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """What the service says the task costs, in points; 10,000,000 points are 1 US dollar (measured, not documented).
+
+    Attributes:
+        type: The kind of balance: `"quota"`, `"llm"`, `"point"`, …
+
+        frozen: Points set aside.
+
+        consume: Points charged, or to be charged; it may be set before the task is over.
+    """
+
+    type: str = ""
+    frozen: int = 0
+    consume: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class TaskFault:
+    """What the service says went wrong with a task.
+
+    Attributes:
+        code: The service's number; 0 when it gave none. No complete list is public.
+
+        message: The service's sentence for users.
+
+        raw_message: The sentence of what lies behind the service.
+
+        detail: Anything else it sent.
+    """
+
+    code: int = 0
+    message: str = ""
+    raw_message: str = ""
+    detail: Any = attrs.field(default=None, hash=False)
+
+
+def _packed(raw: Mapping[str, Any] | bytes) -> bytes:
+    """A task as JSON text: decoded it takes ten times the room, and ten thousand of them wait at once."""
+    return raw if isinstance(raw, bytes) else json.dumps(dict(raw), separators=(",", ":")).encode()
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class TaskInfo:
+    """A frozen picture of a task, as last seen.
+
+    Attributes:
+        task_id: The service's name of the task.
+
+        model: The model as the service reports it.
+
+        task_type: The kind of task as the service reports it.
+
+        status: Where the task stands.
+
+        raw_status: The word the service used for it, untouched.
+
+        images: The finished pictures, in the service's order; empty until there are any.
+
+        usage: What the service says it costs, or `None` when it did not say.
+
+        created_at: When the service accepted the task (UTC, its clock), or `None`.
+
+        started_at: When a worker began, or `None` while it has not, as far as the service says.
+
+        ended_at: When it was over, or `None`.
+
+        error: What went wrong, or `None` on a healthy task.
+
+        logs: The service's log lines. The real cause of a failure is often here.
+    """
+
+    task_id: str
+    model: str = ""
+    task_type: str = ""
+    status: TaskStatus
+    raw_status: str = ""
+    images: tuple[Image, ...] = ()
+    usage: Usage | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: TaskFault | None = None
+    logs: tuple[str, ...] = ()
+    _json: bytes = attrs.field(default=b"{}", eq=False, alias="raw", converter=_packed)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The task as the service sent it, untouched. It holds the webhook secret, if there is one."""
+        task: dict[str, Any] = json.loads(self._json)
+        return task
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task is over."""
+        return self.status.is_terminal
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the service returned anything: pictures, or for models other than Flux something in `raw`."""
+        if self.images:
+            return True
+        output = self.raw.get("output")
+        return isinstance(output, dict) and any(output.values())
+
+    @property
+    def reason(self) -> str:
+        """Why the task failed, in the service's words: from its message, its raw message or its logs; else empty."""
+        if self.error is not None and (words := self.error.message or self.error.raw_message):
+            return words
+        return next((line for line in reversed(self.logs) if line.strip()), "")
+
+    def __repr__(self) -> str:
+        parts = [self.task_id, self.raw_status or str(self.status), self.model, self.task_type]
+        parts += [f"{len(self.images)} images"] * bool(self.images)
+        parts += [] if self.usage is None else [f"{self.usage.consume} points"]
+        return f"<TaskInfo {' '.join(filter(None, parts))}>"

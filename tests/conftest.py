@@ -1,0 +1,41 @@
+"""What all tests share: virtual time for async tests, and an environment without the user's settings."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from piapi_async.testing import VirtualTimeLoop
+
+EMULATOR_TESTS = Path(__file__).parent / "emulator"
+
+MARKERS = (
+    "real_time: run this async test on an ordinary event loop, whose time passes as it does outside",
+    "virtual_time: run this async test on a loop that jumps over idle time (the default, except in tests/emulator)",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the two markers known to `--strict-markers`."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Choose each async test's event loop: by its marker, else virtual time, but real time in tests/emulator."""
+    real = item.get_closest_marker("real_time") is not None
+    virtual = item.get_closest_marker("virtual_time") is not None
+    if real or (EMULATOR_TESTS in item.path.parents and not virtual):
+        return {"real": asyncio.SelectorEventLoop}
+    return {"virtual": VirtualTimeLoop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """Take the PIAPI_* variables of whoever runs the tests out of the way; a test sets its own by `monkeypatch`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PIAPI_")]:
+            patch.delenv(name)
+        yield

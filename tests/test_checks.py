@@ -1,0 +1,202 @@
+"""The validators: what they let through, and the one sentence they refuse with."""
+
+import math
+import re
+import sys
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piapi_async import _checks
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def made(validator: _checks.Validator, value: object) -> object:
+    """The value as the field `size` of a class with this validator."""
+    kind = attrs.make_class("Sample", {"size": attrs.field(validator=validator)}, frozen=True)
+    return kind(value).size
+
+
+def refusal(validator: _checks.Validator, value: object) -> str:
+    """The type and words with which a validator refuses a value."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        made(validator, value)
+    return f"{caught.type.__name__}: {caught.value}"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "words"),
+    [
+        ({}, "1", "TypeError: size must be a finite number, got '1'"),
+        ({}, True, "TypeError: size must be a finite number, got True"),
+        ({}, None, "TypeError: size must be a finite number, got None"),
+        ({}, Decimal(1), "TypeError: size must be a finite number, got Decimal('1')"),
+        ({}, Fraction(1), "TypeError: size must be a finite number, got Fraction(1, 1)"),
+        ({}, math.nan, "ValueError: size must be a finite number, got nan"),
+        ({}, math.inf, "ValueError: size must be a finite number, got inf"),
+        ({}, -math.inf, "ValueError: size must be a finite number, got -inf"),
+        ({}, 10**400, "ValueError: size must be a finite number, got 1000000000"),
+        ({}, -(10**400), "ValueError: size must be a finite number, got -100000000"),
+        ({"above": 0, "at_most": 1}, 0, "ValueError: size must be a finite number > 0 and <= 1, got 0"),
+        ({"above": 0, "at_most": 1}, 1.5, "ValueError: size must be a finite number > 0 and <= 1, got 1.5"),
+        ({"at_least": 1.5}, 1.4, "ValueError: size must be a finite number >= 1.5, got 1.4"),
+        ({"at_least": 1, "integer": True}, 0, "ValueError: size must be a whole number >= 1, got 0"),
+        ({"at_least": 1, "integer": True}, 2.0, "TypeError: size must be a whole number >= 1, got 2.0"),
+        ({"at_least": 1, "integer": True}, True, "TypeError: size must be a whole number >= 1, got True"),
+    ],
+)
+def test_a_bad_number_is_refused_in_one_sentence(bounds: dict[str, Any], value: object, words: str) -> None:
+    """The refusal names the field, what is allowed and the value; bools, texts and exotic numbers are no numbers."""
+    assert refusal(_checks.number(**bounds), value).startswith(words)
+
+
+@given(st.integers() | st.floats() | st.just(10**400), st.floats(-9, 9), st.floats(-9, 9), st.floats(-9, 9))
+def test_a_number_is_allowed_exactly_within_its_bounds(value: float, above: float, least: float, most: float) -> None:
+    """A finite number passes unchanged if and only if it is within all bounds; nothing else is ever raised."""
+    check = _checks.number(above=above, at_least=least, at_most=most)
+    if abs(value) <= sys.float_info.max and above < value and least <= value <= most:
+        assert made(check, value) is value
+    else:
+        assert refusal(check, value).startswith("ValueError: size must be a finite number > ")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("", "ValueError: size must be a text that is not blank, got ''"),
+        (" \t\n", "ValueError: size must be a text that is not blank, got ' \\t\\n'"),
+        (None, "TypeError: size must be a string, got None"),
+        (b"a", "TypeError: size must be a string, got b'a'"),
+    ],
+)
+def test_a_blank_text_is_refused(value: object, words: str) -> None:
+    """A text needs something in it, and to be a text."""
+    assert refusal(_checks.text, value) == words
+
+
+def test_a_long_value_is_shortened_in_the_refusal() -> None:
+    """Five megabytes in the wrong place do not end up in a message."""
+    assert len(refusal(_checks.text, b"x" * 5_000_000)) < 120
+
+
+@pytest.mark.parametrize("value", ["c", "A", "", 5, None, ["a"]])
+def test_a_word_outside_a_closed_set_is_refused(value: object) -> None:
+    """Only the words of the set pass, whatever type the value has."""
+    assert refusal(_checks.one_of(("a", "b")), value) == f"ValueError: size must be one of 'a', 'b', got {value!r}"
+    assert made(_checks.one_of(("a", "b")), "b") == "b"
+
+
+def test_none_passes_what_is_optional() -> None:
+    """`optional` lets `None` through and leaves everything else to its validator."""
+    assert made(_checks.optional(_checks.text), None) is None
+    assert refusal(_checks.optional(_checks.text), "").startswith("ValueError")
+
+
+def test_only_callables_are_callable() -> None:
+    """A number in place of a function is refused."""
+    assert made(_checks.callable_, len) is len
+    assert refusal(_checks.callable_, 3) == "TypeError: size must be a callable, got 3"
+
+
+def test_only_instances_pass() -> None:
+    """An object of another class is refused with the words given."""
+    check = _checks.instance_of((int, str), allowed="a number or a name")
+    assert made(check, "x") == "x"
+    assert refusal(check, 1.5) == "TypeError: size must be a number or a name, got 1.5"
+
+
+def test_an_unknown_name_warns_and_passes() -> None:
+    """A name outside an open set is kept, with a warning that says where the known ones are."""
+    check = _checks.open_name(("a",), listed="the.list")
+    with pytest.warns(UserWarning, match=r"^size 'b' is not among the names in the\.list; it is sent as it is$"):
+        assert made(check, "b") == "b"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made(check, "a") == "a"
+    assert refusal(check, " ").startswith("ValueError")
+    assert refusal(check, 1).startswith("TypeError")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://example.com", True),
+        ("HTTP://EXAMPLE.COM/a b".replace(" ", "%20"), True),
+        ("http://[::1]:8080/a", True),
+        ("http://127.0.0.1:1", True),
+        ("https://bücher.example/ä", True),
+        ("https://", False),
+        ("https:///path", False),
+        ("https://user:pw@", False),
+        ("//example.com", False),
+        ("ftp://example.com", False),
+        ("example.com", False),
+        ("C:/photo.jpg", False),
+        ("https://exa mple.com", False),
+        ("https://example.com/a b", False),
+        (" https://example.com", False),
+        ("https://example.com\n", False),
+        ("https://example.com/\x00", False),
+        ("\x00https://example.com", False),
+        ("https://example.com/\x7f", False),
+        ("https://example.com/\ud800", False),
+        ("http://[::1", False),
+        ("http://host:99999", False),
+        ("http://host:port", False),
+        ("", False),
+    ],
+)
+def test_what_is_an_http_url(url: str, *, expected: bool) -> None:
+    """A URL needs the scheme http or https, a host and a possible port, and no blank or control character anywhere."""
+    assert _checks.is_http_url(url) is expected
+
+
+@given(st.text() | st.text().map("https://".__add__))
+def test_no_text_breaks_the_url_check(text: str) -> None:
+    """Any text is a URL or is not; a text with a blank in it never is."""
+    assert _checks.is_http_url(text) in ((False,) if any(map(str.isspace, text)) else (False, True))
+
+
+def test_a_url_field_is_refused_in_one_sentence() -> None:
+    """A field for a URL names what it wants, also when it gets no text at all."""
+    assert refusal(_checks.http_url, 5) == "TypeError: size must be an http(s) URL, got 5"
+    assert refusal(_checks.http_url, "x") == "ValueError: size must be an http(s) URL, got 'x'"
+    assert made(_checks.http_url, "https://example.com") == "https://example.com"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["https://e.com/a.jpg", "data:image/png;base64,AAAA", Path("nowhere.png"), PNG, b"\xff\xd8\xff\xe0"],
+)
+def test_image_sources_that_pass(value: object) -> None:
+    """A URL, a data URI, a path (not opened) and the bytes of a picture are image sources, kept as they are."""
+    assert made(_checks.image_source, value) is value
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            "photo.jpg",
+            r"ValueError: size must be an http\(s\) URL, a data URI, a pathlib.Path or bytes; a local file is",
+        ),
+        ("data:image/png,AAAA", r"ValueError: size must be .* got 'data:image/png,AAAA'"),
+        ("", r"ValueError: size must be .* got ''"),
+        (b"", r"ValueError: size must be the bytes of a picture \(PNG, JPEG, .*\), got b''"),
+        (b"<html>", r"ValueError: size must be the bytes of a picture .* got b'<html>'"),
+        (bytearray(PNG), r"TypeError: size must be an http\(s\) URL, a data URI, a pathlib.Path or bytes, got bytearr"),
+        (None, r"TypeError: size must be .*, got None"),
+        (5, r"TypeError: size must be .*, got 5"),
+    ],
+)
+def test_image_sources_that_are_refused(value: object, words: str) -> None:
+    """Anything else is refused, and a file's name in a string is answered with how to write it."""
+    assert re.match(words, refusal(_checks.image_source, value))

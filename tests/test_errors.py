@@ -1,0 +1,253 @@
+"""The error tree: its shape, its attributes, and what each error says about paying twice."""
+
+import copy
+import inspect
+import pickle
+import re
+import threading
+from typing import Any
+
+import pytest
+
+from piapi_async import Img2Img, TaskInfo, TaskStatus, errors
+from piapi_async._wire import Answer, decode_task
+from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT
+
+TREE = {
+    "ConfigurationError": ("PiAPIError", "ValueError"),
+    "TransportError": ("PiAPIError", None),
+    "ConnectError": ("TransportError", "ConnectionError"),
+    "ConnectionLostError": ("TransportError", "ConnectionError"),
+    "RequestTimeoutError": ("TransportError", "TimeoutError"),
+    "APIError": ("PiAPIError", None),
+    "InvalidRequestError": ("APIError", None),
+    "AuthenticationError": ("APIError", None),
+    "InsufficientCreditsError": ("APIError", None),
+    "NotFoundError": ("APIError", None),
+    "RateLimitError": ("APIError", None),
+    "ServerError": ("APIError", None),
+    "UnexpectedResponseError": ("PiAPIError", None),
+    "TaskError": ("PiAPIError", None),
+    "TaskFailedError": ("TaskError", None),
+    "TaskCanceledError": ("TaskError", None),
+    "NoOutputError": ("TaskError", None),
+    "WaitTimeoutError": ("TaskError", "TimeoutError"),
+    "SubmissionInDoubtError": ("PiAPIError", None),
+    "SpendLimitError": ("PiAPIError", None),
+    "OutputError": ("PiAPIError", None),
+    "WebhookError": ("PiAPIError", None),
+    "WebhookSecretError": ("WebhookError", None),
+    "WebhookPayloadError": ("WebhookError", None),
+    "LedgerError": ("PiAPIError", None),
+    "LedgerConflictError": ("LedgerError", None),
+}
+"""Section 5 of the design: each error with its parent and the built-in it also is."""
+
+SAFE = {
+    "ConfigurationError",
+    "ConnectError",
+    "APIError",
+    "InvalidRequestError",
+    "AuthenticationError",
+    "InsufficientCreditsError",
+    "NotFoundError",
+    "RateLimitError",
+    "SpendLimitError",
+}
+"""Errors after which submitting again cannot pay twice, whatever they carry."""
+
+INFO = TaskInfo(task_id="3f2a", status=TaskStatus.FAILED, raw_status="failed", raw={"status": "failed"})
+REQUEST = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
+REFUSAL: dict[str, object] = {
+    "status": 429,
+    "code": 430,
+    "message": "words",
+    "body": "body",
+    "headers": {"date": "today"},
+}
+TASK: dict[str, object] = {"info": INFO}
+EXTRAS: dict[str, dict[str, object]] = {
+    **dict.fromkeys([name for name, (parent, _) in TREE.items() if "APIError" in (name, parent)], REFUSAL),
+    **dict.fromkeys([name for name, (parent, _) in TREE.items() if "TaskError" in (name, parent)], TASK),
+    "RateLimitError": {**REFUSAL, "retry_after": 12.5},
+    "ServerError": {**REFUSAL, "retry_after": 12.5},
+    "UnexpectedResponseError": {"status": 200, "body": "<html>"},
+    "SubmissionInDoubtError": {"key": "job-1", "request": REQUEST, "since": 1.5},
+    "OutputError": {"url": "https://example.com/a.png"},
+}
+"""What each error takes besides its message, for those that take anything."""
+
+
+def error_classes() -> dict[str, type[errors.PiAPIError]]:
+    """The exception classes that the module defines."""
+    return {
+        name: value
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.PiAPIError)
+    }
+
+
+def example(name: str) -> errors.PiAPIError:
+    """An error of that class with everything set that it takes."""
+    kind: type[errors.PiAPIError] = getattr(errors, name)
+    return kind("the fact, the number, then what to do", **EXTRAS.get(name, {}))
+
+
+def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
+    """The tree that the module's docstring draws: each name with its parent and its built-in."""
+    drawing = re.findall(r"```text\n(.*?)```", errors.__doc__ or "", flags=re.DOTALL)[0]
+    path: list[str] = []
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for line in drawing.splitlines():
+        match = re.match(r"(?P<branches>[│├└─ ]*)(?P<name>\w+)(\((?P<builtin>\w+)\))?", line)
+        assert match is not None, line
+        depth = len(match["branches"]) // 4
+        path[depth:] = [match["name"]]
+        found[match["name"]] = (path[depth - 1] if depth else None, match["builtin"])
+    return found
+
+
+def test_the_module_defines_exactly_the_tree_of_the_design() -> None:
+    """The module's classes and `__all__` are the tree of the design, no more and no less, sorted."""
+    assert set(error_classes()) == {"PiAPIError", *TREE}
+    assert errors.__all__ == sorted(error_classes())
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_each_error_has_its_parent_and_its_builtin(name: str) -> None:
+    """Every error has exactly the bases that the design gives it."""
+    parent, builtin = TREE[name]
+    expected = [parent] if builtin is None else [parent, builtin]
+    assert [base.__name__ for base in getattr(errors, name).__bases__] == expected
+
+
+def test_the_root_is_a_plain_exception() -> None:
+    """The one root is an `Exception` and nothing else, and is unsafe to resubmit unless a class says otherwise."""
+    assert errors.PiAPIError.__bases__ == (Exception,)
+    assert errors.PiAPIError("x").safe_to_resubmit is False
+
+
+def test_the_docstring_draws_the_classes() -> None:
+    """The tree drawn in the module's docstring is the tree of the classes."""
+    assert drawn_tree() == {"PiAPIError": (None, None), **TREE}
+
+
+def test_every_error_has_a_docstring_of_its_own() -> None:
+    """Each class says in its own words what it means."""
+    texts = [kind.__doc__ for kind in error_classes().values()]
+    assert all(texts)
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("name", ["PiAPIError", *TREE])
+def test_each_error_says_whether_resubmitting_is_safe(name: str) -> None:
+    """`safe_to_resubmit` is `True` exactly for the classes after which no task can exist."""
+    assert getattr(errors, name)("x").safe_to_resubmit is (name in SAFE or name == "ServerError")
+    assert example(name).safe_to_resubmit is (name in SAFE)
+
+
+@pytest.mark.parametrize(("status", "safe"), [(200, True), (299, True), (300, False), (500, False), (522, False)])
+def test_a_server_error_is_safe_only_inside_a_success(*, status: int, safe: bool) -> None:
+    """A 5xx told inside a 2xx answer was refused in good order; any other leaves the submit in doubt."""
+    assert errors.ServerError("x", status=status).safe_to_resubmit is safe
+
+
+@pytest.mark.parametrize("name", ["PiAPIError", *TREE])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_each_error_survives_pickling_with_all_it_carries(name: str, protocol: int) -> None:
+    """Type, message, notes and every attribute come back from a pickle of any protocol."""
+    error = example(name)
+    error.add_note("a note")
+    twin = pickle.loads(pickle.dumps(error, protocol))
+    assert type(twin) is type(error)
+    assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
+    assert twin.safe_to_resubmit is error.safe_to_resubmit
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_each_error_keeps_what_it_was_given(name: str) -> None:
+    """Every keyword of an error's constructor is an attribute with that value."""
+    error = example(name)
+    assert {field: getattr(error, field) for field in EXTRAS[name]} == EXTRAS[name]
+
+
+@pytest.mark.parametrize("name", ["PiAPIError", *TREE])
+def test_each_error_takes_one_positional_message(name: str) -> None:
+    """All extras have defaults, so that every error can be made from its message alone."""
+    error = getattr(errors, name)("only the message")
+    assert str(error) == "only the message"
+    assert copy.copy(error).args == ("only the message",)
+
+
+def test_the_defaults_of_the_extras_say_nothing() -> None:
+    """What was not given is empty, zero or `None`."""
+    refusal = errors.APIError("x")
+    assert vars(refusal) == {"status": 0, "code": None, "message": "", "body": "", "headers": {}}
+    assert vars(errors.RateLimitError("x")) == {**vars(refusal), "retry_after": None}
+    assert vars(errors.UnexpectedResponseError("x")) == {"status": 0, "body": ""}
+    assert vars(errors.WaitTimeoutError("x")) == {"info": None, "handle": None}
+    assert vars(errors.SubmissionInDoubtError("x")) == {"key": None, "request": None, "since": 0.0}
+    assert vars(errors.OutputError("x")) == {"url": ""}
+
+
+def test_headers_of_an_error_are_a_copy() -> None:
+    """An error's headers do not change when the mapping they came from does."""
+    headers = {"date": "today"}
+    error = errors.APIError("x", headers=headers)
+    headers.clear()
+    assert error.headers == {"date": "today"}
+
+
+def test_a_wait_timeout_leaves_its_handle_behind() -> None:
+    """The handle, which cannot leave the process, is dropped by pickling; the rest stays, here and there."""
+    handle: Any = threading.Lock()
+    error = errors.WaitTimeoutError("still pending", info=INFO, handle=handle)
+    twin = pickle.loads(pickle.dumps(error))
+    assert (str(twin), twin.info, twin.handle) == ("still pending", INFO, None)
+    assert error.handle is handle
+
+
+def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
+    """The error that an answer is."""
+    with pytest.raises(errors.PiAPIError) as caught:
+        decode_task(Answer(status=status, headers={}, body=body), now=0.0)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "safe", "submit", "look"),
+    [
+        pytest.param(errors.ConnectError("x"), True, True, True, id="nothing was sent"),
+        *[
+            pytest.param(error, False, False, True, id=type(error).__name__)
+            for error in (errors.ConnectionLostError("x"), errors.RequestTimeoutError("x"), errors.TransportError("x"))
+        ],
+        pytest.param(answered(429), True, True, True, id="429"),
+        pytest.param(answered(200, b'{"code":429}'), True, True, True, id="429 inside 200"),
+        *[
+            pytest.param(answered(status), False, False, True, id=str(status))
+            for status in (500, 502, 503, 504, 520, 522, 524, 599, 408, 200, 204, 302, 307)
+        ],
+        pytest.param(answered(200, b"<html>"), False, False, True, id="2xx unreadable"),
+        *[
+            pytest.param(answered(status), True, False, False, id=str(status))
+            for status in (400, 401, 402, 403, 404, 405, 409, 410, 413, 418, 422, 451)
+        ],
+        *[
+            pytest.param(answered(200, b'{"code":%d}' % code), True, False, False, id=f"{code} inside 200")
+            for code in (400, 401, 402, 403, 404, 422, 1100, 10000)
+        ],
+        pytest.param(answered(200, b'{"code":500}'), True, False, True, id="500 inside 200"),
+    ],
+)
+def test_the_retry_table(error: errors.PiAPIError, *, safe: bool, submit: bool, look: bool) -> None:
+    """Each row of the design's table: whether resubmitting is safe, and whether submit and look are tried again."""
+    assert error.safe_to_resubmit is safe
+    assert isinstance(error, RETRY_SUBMIT) is submit
+    assert isinstance(error, RETRY_LOOK) is look
+
+
+def test_a_submit_is_never_retried_after_an_unsafe_error() -> None:
+    """Whatever the submit policy retries is safe to resubmit: nobody pays twice by policy."""
+    assert all(kind("x").safe_to_resubmit for kind in RETRY_SUBMIT)
+    assert not {kind.__name__ for kind in RETRY_SUBMIT} - SAFE
