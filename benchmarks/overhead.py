@@ -63,7 +63,7 @@ async def bare(url: str, *, tasks: int) -> dict[str, float]:
             async with http.get(f"{url}/api/v1/task/{task['task_id']}") as response:
                 task = (await response.json())["data"]
             looks += 1
-        return task["task_id"]
+        return str(task["task_id"])
 
     async with aiohttp.ClientSession(headers={"X-API-Key": KEY}) as http:
         ids = await asyncio.gather(*(run(http) for _ in range(tasks)))
@@ -95,8 +95,7 @@ def resident() -> int:
 async def serve() -> None:
     """The emulator, until its input is closed; then how many tasks it was asked for."""
     work = Constant(3600.0) if "--forever" in sys.argv else Uniform(1.0, 3.0)
-    settings = {"durations": work, "queue_delay": Constant(0.0), "concurrency": 10**6, "api_key": KEY}
-    async with Emulator(**settings) as emulator:
+    async with Emulator(durations=work, queue_delay=Constant(0.0), concurrency=10**6, api_key=KEY) as emulator:
         print(emulator.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
         print(len(emulator.tasks), flush=True)
@@ -111,9 +110,10 @@ def client(role: str, *, tasks: int) -> dict[str, float]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert server.stdout is not None
     url = server.stdout.readline().strip()
     command = [sys.executable, __file__, "--role", role, "--url", url, "--tasks", str(tasks)]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     result["submitted"] = int(server.communicate("")[0])
     return result
 

@@ -45,7 +45,7 @@ def _ridge(rng: random.Random, *, top: float, rough: float) -> Image.Image:
     ]
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).polygon([(0, height), *crest, (width, height)], 255)
-    return mask.resize(_SIZE, Image.Resampling.LANCZOS)
+    return mask.reduce(_FINE)
 
 
 def _between(one: Colour, other: Colour, share: float) -> Colour:

@@ -106,7 +106,7 @@ def _inked(coloured: Image.Image, image: Image.Image, palette: Palette, *, width
 
 
 def _on_paper(image: Image.Image, rng: random.Random) -> Image.Image:
-    edge = Image.radial_gradient("L").resize(image.size).point(lambda v: max(0, min(255, (v - 160) * 3)))
+    edge = Image.radial_gradient("L").resize(image.size).point(lambda v: max(0, min(255, (v - 140) * 3)))
     coarse = noise((9, 7), rng).resize(image.size, Image.Resampling.BICUBIC)
     fine = noise((60, 40), rng).resize(image.size, Image.Resampling.BICUBIC)
     torn = ImageChops.subtract(edge, Image.blend(coarse, fine, 0.35)).point(lambda v: min(255, v * 4))

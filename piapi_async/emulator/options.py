@@ -5,7 +5,7 @@ the default.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import attrs
 from attrs import validators
@@ -21,6 +21,10 @@ _DAY = 24 * 3600.0
 _STATUSES = {"pending", "processing", "completed", "failed", "canceled"}
 _at_least_one = validators.ge(1)
 _not_negative = validators.ge(0)
+
+
+def _one_of(literal: Any) -> Any:
+    return validators.in_(get_args(literal))
 
 
 @attrs.frozen(kw_only=True)
@@ -43,9 +47,7 @@ class Options:
     """Seconds of work: one for all, or by model or (model, task_type); see `piapi_async.emulator.durations`."""
     queue_delay: Duration = USUAL_QUEUE
     """Seconds a task stays `pending` even when a place is free."""
-    unreachable_images: UnreachableImages = attrs.field(
-        default="placeholder", validator=validators.in_(("placeholder", "fail"))
-    )
+    unreachable_images: UnreachableImages = attrs.field(default="placeholder", validator=_one_of(UnreachableImages))
     """For an `image` URL off this machine, which is never contacted: use a drawn landscape, or fail the task."""
     result_life: float = attrs.field(default=3 * _DAY, validator=validators.ge(0.0))
     """Seconds from the end of a task until its pictures are deleted; three days (piapi.ai/docs/output-storage)."""
@@ -63,19 +65,17 @@ class Options:
     `failed`, `canceled`, as a mapping that need not name all."""
     output_shape: OutputShape = attrs.field(
         default="documented",
-        validator=validators.in_(("documented", "image_url", "image_urls", "both", "null-urls", "null")),
+        validator=_one_of(OutputShape),
     )
     """Where the links are: in `image_url` when there is one and in `image_urls` when there are more, as documented;
     always in one, the other, or both; in `image_url` beside `image_urls: null`; or nowhere, `output` stays null."""
-    error_transport: ErrorTransport = attrs.field(
-        default="status", validator=validators.in_(("status", "code", "error", "description"))
-    )
+    error_transport: ErrorTransport = attrs.field(default="status", validator=_one_of(ErrorTransport))
     """How a refusal travels: HTTP status and envelope; HTTP 200 and the status in `code`; HTTP status and
     `{"error": ...}`; HTTP status and `{"description": ...}`. All four were seen on PiAPI."""
 
     @status_words.validator
     def _check_status_words(self, _attribute: object, value: StatusWords | Mapping[str, str]) -> None:
-        if isinstance(value, str) and value not in ("lowercase", "capitalised", "flux-page"):
-            raise ValueError(f"status_words is {value!r}, not lowercase, capitalised, flux-page or a mapping")
+        if isinstance(value, str) and value not in get_args(StatusWords):
+            raise ValueError(f"status_words is {value!r}, not {', '.join(get_args(StatusWords))} or a mapping")
         if not isinstance(value, str) and not value.keys() <= _STATUSES:
             raise ValueError(f"status_words may name {', '.join(sorted(_STATUSES))}, not {', '.join(value)}")

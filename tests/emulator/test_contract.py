@@ -136,6 +136,13 @@ async def test_an_unknown_path_gives_plain_text(api: Api, method: str, path: str
     assert reply.headers["Content-Type"].startswith("text/plain")
 
 
+async def test_head_is_no_look(api: Api) -> None:
+    """PiAPI documents GET only; a HEAD finds nothing and counts as nothing."""
+    task_id = (await api.create())["task_id"]
+    assert (await api.send("HEAD", f"/api/v1/task/{task_id}")).status == 404
+    assert api.emulator.tasks[task_id].looks == 0
+
+
 async def test_a_body_that_is_too_large_is_refused_in_the_known_words(make_api: MakeApi) -> None:
     """4.8: "task input too large"; nothing is made, nothing is frozen."""
     api = await make_api(max_body=2000)
@@ -204,6 +211,10 @@ async def test_the_shape_of_the_output_can_be_chosen(make_api: MakeApi, shape: s
         ("capitalised", ["Pending", "Processing", "Completed"]),
         ("flux-page", ["pending", "processing\t", "success"]),
         ({"pending": "staged"}, ["staged", "processing", "completed"]),
+        (
+            {"pending": "a", "processing": "b", "completed": "c", "failed": "d", "canceled": "e"},
+            ["a", "b", "c"],
+        ),
     ],
 )
 async def test_the_words_for_the_status_can_be_chosen(make_api: MakeApi, words: Any, expected: list[str]) -> None:

@@ -33,6 +33,19 @@ def test_log_normal_has_the_median_it_was_given() -> None:
     assert within / len(draws) == pytest.approx(0.683, abs=0.03)
 
 
+def test_bounds_may_be_equal() -> None:
+    """A range of one value is a range."""
+    assert Uniform(2.0, 2.0)(random.Random(1)) == 2.0
+
+
+def test_usual_durations_follow_the_evidence() -> None:
+    """5 (T): schnell takes 3 to 6 s; the slower models take longer, one after the other."""
+    draws = [USUAL[SCHNELL](random.Random(i)) for i in range(500)]
+    assert sum(3 <= draw <= 6 for draw in draws) > 400
+    medians = [statistics.median(each(random.Random(i)) for i in range(200)) for each in USUAL.values()]
+    assert medians == sorted(medians)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -112,7 +112,8 @@ async def test_server_errors_are_json_or_the_page_of_a_proxy(api: Api, endpoint:
     }[endpoint]
     reply = await api.send(method, path, json=img2img())
     assert reply.status == api.emulator.requests[-1].status == int(status)
-    assert (b"<html>" in reply.body) == (status != "500")
+    error = {"code": 500, "data": None, "message": "internal server error"}
+    assert b"<html>" in reply.body if status != "500" else reply.json == error
 
 
 @pytest.mark.parametrize(("retry_after", "header"), [(0.5, "0.5"), (12, "12"), (None, None)])
@@ -120,7 +121,8 @@ async def test_too_many_requests_may_say_when_to_come_back(api: Api, retry_after
     """4.9 (T): 429 with and without Retry-After."""
     api.emulator.faults.next("get", "429", retry_after=retry_after)
     reply = await api.send("GET", "/api/v1/task/x")
-    assert (reply.status, reply.json["message"]) == (429, "rate limit exceeded")
+    assert reply.status == 429
+    assert reply.json == {"code": 429, "data": None, "message": "rate limit exceeded"}
     assert reply.headers.get("Retry-After") == header
 
 
@@ -128,6 +130,7 @@ async def test_too_many_requests_may_give_a_date(api: Api) -> None:
     """RFC 9110 allows a date for Retry-After."""
     api.emulator.faults.next("get", "429", retry_after="date", seconds=5.0)
     reply = await api.send("GET", "/api/v1/task/x")
+    assert reply.headers["Retry-After"].endswith(" GMT")
     then = email.utils.parsedate_to_datetime(reply.headers["Retry-After"])
     assert then.timestamp() == api.clock.now() + 5
 
@@ -137,7 +140,8 @@ async def test_a_task_may_not_be_visible_yet(api: Api) -> None:
     task_id = (await api.create())["task_id"]
     api.emulator.faults.next("get", "404")
     reply = await api.send("GET", f"/api/v1/task/{task_id}")
-    assert (reply.status, reply.json["message"]) == (404, "task not found")
+    assert reply.status == 404
+    assert reply.json == {"code": 404, "data": None, "message": "task not found"}
     assert (await api.get(task_id))["status"] == "pending"
 
 
@@ -156,6 +160,17 @@ async def test_garbled_json_does_not_parse(api: Api) -> None:
     api.emulator.faults.next("create", "garbled")
     with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
         await api.create()
+
+
+async def test_garbled_answers_say_200_even_to_a_refusal(api: Api) -> None:
+    """Nothing about the status gives a broken body away."""
+    api.emulator.faults.next("get", "garbled")
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        await api.get("unknown")
+    assert api.emulator.requests[-1].status == 200
+    api.emulator.faults.next("get", "garbled")
+    async with api.http.get(api.emulator.url + "/api/v1/task/unknown") as response:
+        assert response.status == 200
 
 
 @pytest.mark.parametrize("name", ["slow-headers", "slow-body"])

@@ -68,6 +68,7 @@ def test_the_picture_of_a_data_uri_is_found(kind: str) -> None:
         "data:image/png," + base64.b64encode(picture()).decode(),
         "http;base64," + base64.b64encode(picture()).decode(),
         data_uri(b"GARBAGE"),
+        data_uri(picture()) + "!!",
     ],
 )
 def test_what_is_no_picture_is_none(value: str) -> None:
@@ -125,7 +126,9 @@ async def test_an_image_on_this_machine_is_fetched(api: Api, files: FileServer) 
     assert await result(api, image=files.url + "?2") != red
 
 
-@pytest.mark.parametrize(("status", "body"), [(404, picture()), (302, picture()), (200, b"<html>")])
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, picture()), (302, picture()), (200, b"<html>")], ids=["missing", "moved", "page"]
+)
 async def test_an_image_that_cannot_be_had_after_all(
     make_api: MakeApi, files: FileServer, status: int, body: bytes
 ) -> None:
@@ -137,10 +140,12 @@ async def test_an_image_that_cannot_be_had_after_all(
 
 
 async def test_fetching_has_bounds(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody there, too much, and another machine all give nothing."""
+    """Nobody there, too much, and another machine all give nothing; proxies are passed by."""
     assert await _fetch.fetch(files.url) == files.body
     assert await _fetch.fetch("http://127.0.0.1:1/x") is None
     assert await _fetch.fetch(FOREIGN) is None
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert await _fetch.fetch(files.url) == files.body
     monkeypatch.setattr(_fetch, "_MOST_BYTES", 10)
     assert await _fetch.fetch(files.url) is None
 
@@ -162,6 +167,18 @@ async def test_pictures_leave_memory_when_they_are_many(
     assert len(api.emulator._gallery._kept) == 0
     assert await result(api, image=files.url) == first
     assert len(files.served) == 2
+
+
+async def test_the_last_used_picture_stays_longest(
+    api: Api, files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for two, the third pushes out the one that was not looked at since."""
+    links = [(await api.finished(img2img(image=f"{files.url}?{i}")))["output"]["image_url"] for i in range(3)]
+    sizes = [len((await api.send("GET", link)).body) for link in links[:2]]
+    monkeypatch.setattr("piapi_async.emulator._gallery._KEPT_BYTES", sum(sizes) + 100)
+    for link in (links[0], links[2], links[0], links[2]):
+        await api.send("GET", link)
+    assert len(files.served) == 3
 
 
 async def test_links_die_after_their_life(make_api: MakeApi) -> None:

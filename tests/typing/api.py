@@ -1,0 +1,83 @@
+"""Nobody runs this file: type checkers must accept it as it stands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, assert_type
+
+import tenacity
+
+from piapi_async import (
+    Backoff,
+    ControlNet,
+    ControlNetLora,
+    Governor,
+    Image,
+    Img2Img,
+    Img2ImgLora,
+    LoRA,
+    Polling,
+    RetryPolicy,
+    Session,
+    TaskHandle,
+    TaskInfo,
+    TaskRequest,
+    TaskStatus,
+    WebhookConfig,
+)
+from piapi_async.events import Event, Submitted
+from piapi_async.task import Submittable
+
+
+def observe(event: Event) -> None:
+    """Events narrow by class."""
+    if isinstance(event, Submitted):
+        assert_type(event.info, TaskInfo)
+
+
+class Custom:
+    """A request class of the user's own."""
+
+    model = "vendor/model"
+    task_type = "anything"
+    service_mode: str | None = None
+    input: Mapping[str, Any] = {}
+
+
+REQUESTS: list[Submittable] = [
+    Img2Img(prompt="a", image=Path("a.png")),
+    Img2ImgLora(prompt="a", image=b"", lora=LoRA("mjv6", strength=1.0)),
+    ControlNetLora(prompt="a", control_net=ControlNet("depth", image="https://example.com/a.png")),
+    TaskRequest(model="m", task_type="t", input={"x": [1, None]}),
+    Custom(),
+]
+
+
+async def use() -> None:
+    """Every public call, with the type it gives."""
+    session = Session(
+        "key",
+        retry=RetryPolicy(attempts=2),
+        polling=Polling(wait=tenacity.wait_fixed(2), timeout=None),
+        governor=Governor(max_in_flight=3),
+        on_cancel="cancel",
+        observers=[observe],
+    )
+    async with session as entered:
+        assert_type(entered, Session)
+        handle = await session.submit(REQUESTS[0], webhook=WebhookConfig("https://example.com", secret="s"))
+        assert_type(handle, TaskHandle)
+        assert_type(await handle, TaskInfo)
+        assert_type(await handle.wait(timeout=None, polling=Polling(wait=Backoff(initial=0.1))), TaskInfo)
+        assert_type(handle.info, TaskInfo | None)
+        updates = handle.updates()
+        assert_type(updates, AsyncIterator[TaskInfo])
+        async for info in updates:
+            assert_type(info.status, TaskStatus)
+            assert_type(info.images, tuple[Image, ...])
+            assert_type(info.raw, dict[str, Any])
+        infos = await asyncio.gather(*(session.run(request) for request in REQUESTS))
+        assert_type(infos, list[TaskInfo])
+        assert_type(await session.save(infos[0], "out"), tuple[Path, ...])
+        assert_type(await session.download(infos[0].images[0], "a.png"), Path)
+        assert_type(await session.task("id").cancel(), TaskInfo)
