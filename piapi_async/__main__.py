@@ -1,5 +1,6 @@
 """The command `piapi-async`, also as `python -m piapi_async`: imports the command line, or says how to get it."""
 
+import signal
 import sys
 
 MISSING = "piapi-async needs the command line's packages: pip install 'piapi_async[cli]'"
@@ -8,9 +9,12 @@ MISSING = "piapi-async needs the command line's packages: pip install 'piapi_asy
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        sys.exit(_run())
+        code = _run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    # All is said and done; one Ctrl-C too many must not end it in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _run() -> int:

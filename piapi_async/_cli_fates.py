@@ -5,8 +5,8 @@ from typing import Literal
 
 from piapi_async import events
 from piapi_async._cli_run import Say
-from piapi_async.session import Session
 from piapi_async.handle import TaskHandle
+from piapi_async.session import Session
 from piapi_async.task import Submittable, TaskInfo, TaskStatus, WebhookConfig
 
 OnCancel = Literal["detach", "cancel"]

@@ -23,7 +23,11 @@ INTERRUPTED = 130
 """Exit code: Ctrl-C, as shells count it."""
 
 _SILENT = logging.NullHandler()
-_GOES_ON = re.compile(r"session\.task\(['\"]([^'\"]*)['\"]\)\.wait\(\)")
+_SAID_OTHERWISE = (
+    (re.compile(r"session\.task\(['\"]([^'\"]*)['\"]\)\.wait\(\)"), r"'piapi-async task wait \1'"),
+    (re.compile(r"pass api_key= or set PIAPI_API_KEY"), "set PIAPI_API_KEY"),
+)
+"""What errors advise in Python, and what that is on the command line."""
 
 
 class Program(click.Group):
@@ -85,7 +89,9 @@ def _usage(error: click.ClickException) -> str:
 def spoken(error: Exception) -> str:
     """An error and its notes in one line, what to do next in the words of the command line."""
     words = "; ".join([_words(error), *getattr(error, "__notes__", ())])
-    return one_line(_GOES_ON.sub(r"'piapi-async task wait \1'", words))
+    for python, command in _SAID_OTHERWISE:
+        words = python.sub(command, words)
+    return one_line(words)
 
 
 def _words(error: Exception) -> str:

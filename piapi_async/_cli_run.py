@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import attrs
@@ -50,13 +51,19 @@ class Interrupted(Exception):  # noqa: N818 - the user's wish, no error
         self.leave = leave
 
 
-def run(
-    work: Coroutine[Any, Any, T],
-    *,
-    setting: Setting,
-    say: Say,
-    farewell: Callable[[bool], Iterable[str]] = lambda _: (),
-) -> T:
+class Farewell(Protocol):
+    """Tells what the user should know when Ctrl-C ended the work."""
+
+    def __call__(self, *, at_rest: bool) -> Iterable[str]:
+        """The facts; `at_rest` is whether the work could end in order, so that all is known that can be."""
+
+
+def nothing_to_say(*, at_rest: bool) -> Iterable[str]:  # noqa: ARG001 - it is a `Farewell`
+    """The farewell of work that leaves nothing behind."""
+    return ()
+
+
+def run(work: Coroutine[Any, Any, T], *, setting: Setting, say: Say, farewell: Farewell = nothing_to_say) -> T:
     """Run a coroutine to its end.
 
     Args:
@@ -80,7 +87,9 @@ def run(
         raise Interrupted(farewell(at_rest=supervisor.at_rest), leave=leave) from None
     finally:
         if supervisor.at_rest:
-            runner.close()
+            # A Ctrl-C too many must not take the place of what is to be said.
+            with suppress(KeyboardInterrupt):
+                runner.close()
 
 
 class _Supervisor:

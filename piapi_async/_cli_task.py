@@ -14,7 +14,7 @@ from piapi_async._cli_fates import Fates, saves
 from piapi_async._cli_program import one_line
 from piapi_async.flux import ControlNet, ControlNetLora, ImageSource, Img2Img, Img2ImgLora, LoRA
 from piapi_async.handle import TaskHandle
-from piapi_async.polling import UNSET, Unset
+from piapi_async.polling import UNSET
 from piapi_async.session import Session
 from piapi_async.task import Submittable, TaskInfo, WebhookConfig
 
@@ -26,17 +26,13 @@ class Wish:
     """Where the pictures go, how long to wait, and who else is told."""
 
     out: Path | None
-    timeout: float | Unset = UNSET
+    timeout: float | None = None
+    """Seconds; `None` for the policy's."""
     webhook: WebhookConfig | None = None
 
 
 def build(
-    image: ImageSource,
-    *,
-    lora: LoRA | None,
-    control: ControlNet | None,
-    batch_size: int | None,
-    **given: Any,
+    image: ImageSource, *, lora: LoRA | None, control: ControlNet | None, batch_size: int | None, **given: Any
 ) -> Submittable:
     """The request whose task type follows from what is given.
 
@@ -76,7 +72,7 @@ async def make(request: Submittable, *, session: Session, fates: Fates, wish: Wi
 
 async def finish(handle: TaskHandle, *, session: Session, wish: Wish) -> tuple[str, ...]:
     """Wait for a task; then the files of its pictures, or their links when they are not to be saved."""
-    info = await handle.wait(timeout=wish.timeout)
+    info = await handle.wait(timeout=UNSET if wish.timeout is None else wish.timeout)
     if wish.out is None:
         return tuple(image.url for image in info.images)
     with _paid(info):

@@ -108,7 +108,7 @@ class Transport:
         """Close what is ours and open in this event loop, and forget what closed loops left."""
         self._closed = True
         mine = self._own.pop(asyncio.get_running_loop(), None)
-        self._own = {loop: opened for loop, opened in self._own.items() if not loop.is_closed()}
+        self._forget_closed_loops()
         if mine is not None:
             await mine.lifeline.aclose()
 
@@ -163,9 +163,13 @@ class Transport:
         loop = asyncio.get_running_loop()
         opened = self._own.get(loop)
         if opened is None or opened.session.closed:
+            self._forget_closed_loops()
             lifeline = _lifeline()
             opened = self._own[loop] = _Open(lifeline, await anext(lifeline))
         return opened.session
+
+    def _forget_closed_loops(self) -> None:
+        self._own = {loop: opened for loop, opened in self._own.items() if not loop.is_closed()}
 
 
 async def _lifeline() -> AsyncGenerator[aiohttp.ClientSession, None]:

@@ -207,8 +207,10 @@ def _excerpt(body: bytes, *, secrets: Collection[str]) -> str:
 
 
 def _redact(text: str, *, secrets: Collection[str]) -> str:
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+    # A body shows a secret as JSON spells it; the longest form goes first, since one may lie inside another.
+    spelt = {form for secret in secrets if secret for form in (secret, json.dumps(secret)[1:-1])}
+    for form in sorted(spelt, key=len, reverse=True):
+        text = text.replace(form, "***")
     return _SECRET_FIELD.sub(r"\1***", text)
 
 

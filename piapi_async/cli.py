@@ -4,109 +4,115 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed
 130 Ctrl-C.
 """
 
-import asyncio
-import importlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 
-from piapi_async._cli_board import Board
+from piapi_async import _cli_types as types
 from piapi_async._cli_fates import Fates, OnCancel
 from piapi_async._cli_program import Program
 from piapi_async._cli_run import Interrupted, Setting, run
+from piapi_async._cli_screen import Board
+from piapi_async._cli_session import PICTURES_MISSING, ask, attend, emulator, has_pillow, need_pillow, serve
 from piapi_async._cli_task import Wish, as_json, build, finish, make, summary
-from piapi_async._cli_types import CONTROL, IMAGE, LORA, MODEL, SECONDS
-from piapi_async.errors import ConfigurationError
-from piapi_async.flux import CONTROL_TYPES, LORA_TYPES, ControlNet, ImageSource, LoRA
-from piapi_async.polling import UNSET
+from piapi_async.flux import CONTROL_TYPES, LORA_TYPES, ImageSource
 from piapi_async.session import Session
-from piapi_async.task import SERVICE_MODES, Submittable, TaskInfo, WebhookConfig
+from piapi_async.task import SERVICE_MODES, WebhookConfig
 
 if TYPE_CHECKING:
     from piapi_async.emulator import Emulator
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMES = f"LoRAs: {', '.join(LORA_TYPES)}. Control types: {', '.join(CONTROL_TYPES)}. Others are sent, with a warning."
+
 _setting = click.make_pass_decorator(Setting, ensure=True)
-_on_cancel = click.option(
-    "--on-cancel",
-    type=click.Choice(["detach", "cancel"]),
-    default="detach",
-    show_default=True,
-    help="What Ctrl-C does to the task: leave it alone, so that it may be billed, or ask the service to cancel it.",
+_task_id = click.argument("task_id", metavar="ID")
+_timeout = click.option(
+    "--timeout", type=types.seconds, metavar="SECONDS", help="Seconds to wait at most.  [default: 900]"
 )
-_timeout = click.option("--timeout", type=SECONDS, default=None, help="Seconds to wait at most.  [default: 900]")
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same pictures.")
 
 
-def _folder(default: str | None, *, about: str) -> Any:
+def _out(default: str | None, *, about: str) -> Callable[[F], F]:
     kind = click.Path(file_okay=False, path_type=Path)
     return click.option("--out", type=kind, default=default, show_default=True, metavar="DIR", help=about)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="piapi_async", prog_name="piapi-async", message="%(prog)s %(version)s")
-def program() -> None:
+@click.pass_context
+def program(ctx: click.Context) -> None:
     """Image-to-image with PiAPI's Flux models.
 
-    Try 'piapi-async demo' first: it needs no key and costs nothing. For real tasks set PIAPI_API_KEY. Submitting a task
+    'piapi-async demo' needs no key and costs nothing: try it first. For real tasks set PIAPI_API_KEY; submitting a task
     costs money, looking at one does not.
+
+    Exit codes: 0 done, 1 it failed, 2 it was asked for in a wrong way, 130 Ctrl-C.
     """
+    _help_alone(ctx)
+
+
+def _help_alone(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @program.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@_folder("piapi-demo", about="Where the pictures go.")
+@_out("piapi-demo", about="Where the pictures go.")
 @_seed
 @_setting
-def demo(setting: Setting, photo: Path | None, out: Path, seed: int) -> None:
+def demo(setting: Setting, /, *, photo: Path | None, out: Path, seed: int) -> None:
     """Restyle one photograph in twelve ways, on the emulator.
 
-    Without PHOTO a cat is taken. No key, no network and no money are needed; it takes about 20 seconds.
+    Without PHOTO it is that of a cat. No key, no network and no money are needed; it takes about 20 seconds.
     """
-    _need_pillow("the demo")
-    from piapi_async import demo as show  # noqa: PLC0415 - needs Pillow
+    need_pillow()
+    from piapi_async import demo as show  # noqa: PLC0415 - needs Pillow, which not everyone has
 
-    board = Board(Console(stderr=True))
-    with board:
-        results = run(
-            show.play(board, photo=photo, out=out, seed=seed),
-            setting=setting,
-            say=board.say,
-            farewell=Fates(board.say, is_emulated=True).farewell,
-        )
-    show.report(results, console=Console())
+    with Board(Console(stderr=True)) as board:
+        fates = Fates(board.say, is_emulated=True)
+        work = show.play(board, photo=photo, out=out, seed=seed)
+        gallery = run(work, setting=setting, say=board.say, farewell=fates.farewell)
+    show.report(gallery, console=Console())
 
 
-@program.command(
-    epilog=f"LoRAs: {', '.join(LORA_TYPES)}. Control types: {', '.join(CONTROL_TYPES)}. Others are sent, with a warning."
-)
-@click.argument("image", type=IMAGE)
+@program.command(epilog=_NAMES)
+@click.argument("image", type=types.image)
 @click.argument("prompt")
-@click.option("--model", type=MODEL, default=None, help="schnell, dev or dev-advanced.  [default: what the task needs]")
-@click.option("--lora", type=LORA, default=None, help="Apply a LoRA.")
-@click.option("--control", type=CONTROL, default=None, help="Steer by a control picture, e.g. canny:edges.png.")
-@click.option("--negative-prompt", metavar="TEXT", default=None, help="What the result should not show.")
-@click.option("--denoise", type=float, default=None, help="How far to leave the source: above 0, up to 1.")
-@click.option("--guidance-scale", type=float, default=None, help="How closely to follow the prompt: 1.5 to 5.")
-@click.option("--batch-size", type=int, default=None, help="How many pictures, 1 to 4, on schnell; each is charged.")
-@click.option("--service-mode", type=click.Choice(SERVICE_MODES), default=None, help="Pay per use, or host-your-account.")
-@click.option("--webhook", metavar="URL", default=None, help="Where the service is to report the task as well.")
-@_folder(".", about="Where the pictures go.")
+@click.option("--model", type=types.model, metavar="NAME", help="schnell, dev or dev-advanced.  [default: what fits]")
+@click.option("--lora", type=types.lora, metavar="NAME[:STRENGTH]", help="Apply a LoRA.")
+@click.option("--control", type=types.control, metavar="TYPE:IMAGE", help="Steer by a picture, e.g. canny:edges.png.")
+@click.option("--negative-prompt", metavar="TEXT", help="What the result should not show.")
+@click.option("--denoise", type=types.number, metavar="NUMBER", help="How far to leave IMAGE behind: above 0, up to 1.")
+@click.option("--guidance-scale", type=types.number, metavar="NUMBER", help="How closely to follow PROMPT: 1.5 to 5.")
+@click.option("--batch-size", type=int, help="How many pictures: 1 to 4, on schnell; each is charged.")
+@click.option("--service-mode", type=click.Choice(SERVICE_MODES), help="Pay per use, or host-your-account.")
+@click.option("--webhook", metavar="URL", help="Where the service is to report the task as well.")
+@_out(".", about="Where the pictures go.")
 @_timeout
 @click.option("--emulator", "is_emulated", is_flag=True, help="Use a local emulator: no key, no money.")
-@_on_cancel
+@click.option(
+    "--on-cancel",
+    type=click.Choice(["detach", "cancel"]),
+    default="detach",
+    show_default=True,
+    help="What Ctrl-C does to the task: leave it alone, and it may be billed, or ask the service to cancel it.",
+)
 @_setting
 def img2img(
     setting: Setting,
+    /,
     *,
     image: ImageSource,
-    prompt: str,
-    lora: LoRA | None,
-    control: ControlNet | None,
-    batch_size: int | None,
     webhook: str | None,
     out: Path,
     timeout: float | None,
@@ -114,30 +120,90 @@ def img2img(
     on_cancel: OnCancel,
     **fields: Any,
 ) -> None:
-    """Make new pictures from IMAGE, a file or a URL, and PROMPT.
+    """Make a picture from IMAGE, a file or a URL, and PROMPT.
 
-    The files written are printed. The task's id comes first, on stderr, so that 'piapi-async task wait ID' can find the
-    task again whatever happens.
+    --lora and --control choose the task type. The files written are printed; the task's id comes first, on stderr, so
+    that 'piapi-async task wait ID' finds the task again whatever happens.
     """
-    request = build(image, prompt=prompt, lora=lora, control=control, batch_size=batch_size, **fields)
-    wish = Wish(
-        out=out,
-        timeout=UNSET if timeout is None else timeout,
-        webhook=None if webhook is None else WebhookConfig(webhook),
-    )
-    for path in _submit(request, setting=setting, wish=wish, on_cancel=on_cancel, is_emulated=is_emulated):
-        click.echo(path)
+    request = build(image, **fields)
+    wish = Wish(out=out, timeout=timeout, webhook=None if webhook is None else WebhookConfig(webhook))
+
+    async def work(session: Session, fates: Fates) -> tuple[str, ...]:
+        return await make(request, session=session, fates=fates, wish=wish)
+
+    click.echo("\n".join(attend(work, setting=setting, on_cancel=on_cancel, is_emulated=is_emulated)))
 
 
-def _submit(
-    request: Submittable, *, setting: Setting, wish: Wish, on_cancel: OnCancel, is_emulated: bool
-) -> tuple[str, ...]:
-    board = Board(Console(stderr=True))
-    fates = Fates(board.say, on_cancel=on_cancel, is_emulated=is_emulated)
+@program.group(invoke_without_command=True)
+@click.pass_context
+def task(ctx: click.Context) -> None:
+    """Look at a task, wait for it, or cancel it."""
+    _help_alone(ctx)
 
-    async def work() -> tuple[str, ...]:
-        async with _session(is_emulated=is_emulated, on_cancel=on_cancel, observers=(fates, board)) as session:
-            return await make(request, session=session, fates=fates, wish=wish)
 
-    with board:
-        return run(work(), setting=setting, say=board.say, farewell=fates.farewell)
+@task.command()
+@_task_id
+@click.option("--json", "is_raw", is_flag=True, help="Print what the service sent, without the webhook's secret.")
+@_setting
+def get(setting: Setting, /, *, task_id: str, is_raw: bool) -> None:
+    """Look once at the task ID, and print how it stands. This is free."""
+    info = ask(lambda session: session.get_task(task_id), setting=setting)
+    click.echo(as_json(info) if is_raw else summary(info))
+
+
+@task.command()
+@_task_id
+@_out(None, about="Save the pictures here; without it their links are printed.")
+@_timeout
+@_setting
+def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float | None) -> None:
+    """Wait until the task ID is over, and print its pictures. This is free."""
+
+    async def work(session: Session, fates: Fates) -> tuple[str, ...]:
+        fates.know(task_id)
+        return await finish(session.task(task_id), session=session, wish=Wish(out=out, timeout=timeout))
+
+    click.echo("\n".join(attend(work, setting=setting)))
+
+
+@task.command()
+@_task_id
+@_setting
+def cancel(setting: Setting, /, *, task_id: str) -> None:
+    """Ask the service to cancel the task ID, and print how it stands.
+
+    PiAPI documents this for tasks that are still pending, and not for Flux; it may refuse.
+    """
+
+    def farewell(*, at_rest: bool) -> Iterator[str]:  # noqa: ARG001 - it is a `Farewell`
+        yield f"'piapi-async task get {task_id}' tells whether the task was cancelled"
+
+    click.echo(summary(ask(lambda session: session.cancel_task(task_id), setting=setting, farewell=farewell)))
+
+
+@program.command("emulator")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Any other address lets others in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
+@_seed
+@click.option("--concurrency", type=click.IntRange(min=1), default=30, show_default=True, help="Tasks at once.")
+@click.option("--seconds", type=types.seconds, metavar="SECONDS", help="Work time of a task.  [default: by its model]")
+@_setting
+def run_emulator(setting: Setting, /, *, seconds: float | None, **options: Any) -> None:
+    """Run a local server that behaves like PiAPI, until Ctrl-C.
+
+    It prints the two environment variables that send every other command, and every Session, to it. Ctrl-C is its
+    normal end: the exit code is 0.
+    """
+    durations = {} if seconds is None else {"durations": lambda _random: seconds}
+    server = emulator(**options, **durations)
+    if not has_pillow():
+        click.echo(f"warning: {PICTURES_MISSING}", err=True)
+    try:
+        run(serve(server, ready=_introduce), setting=setting, say=click.echo)
+    except Interrupted:
+        click.echo("the emulator is gone, and its tasks with it", err=True)
+
+
+def _introduce(server: "Emulator") -> None:
+    click.echo(f"export PIAPI_BASE_URL={server.url}\nexport PIAPI_API_KEY={server.api_key}")
+    click.echo("the emulator is running; Ctrl-C ends it", err=True)

@@ -242,13 +242,18 @@ class TaskInfo:
 
     @property
     def reason(self) -> str:
-        """Why the task failed, in the service's words: from its message, its raw message or its logs; else empty."""
-        if self.error is not None and (words := self.error.message or self.error.raw_message):
-            return words
-        return next((line for line in reversed(self.logs) if line.strip()), "")
+        """Why the task failed, in the service's words; empty when it gave none.
+
+        The real cause is often in the last log line, while the message says no more than "task failed": where they
+        differ, both are told.
+        """
+        fault = self.error or TaskFault()
+        log = next((line for line in reversed(self.logs) if line.strip()), "")
+        words = dict.fromkeys(text.strip() for text in (fault.message or fault.raw_message, log))
+        return ": ".join(filter(None, words))
 
     def __repr__(self) -> str:
         parts = [self.task_id, self.raw_status or str(self.status), self.model, self.task_type]
         parts += [f"{len(self.images)} images"] * bool(self.images)
         parts += [] if self.usage is None else [f"{self.usage.consume} points"]
-        return f"<TaskInfo {' '.join(filter(None, parts))}>"
+        return f"<TaskInfo {' '.join(' '.join(parts).split())[:300]}>"

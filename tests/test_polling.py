@@ -1,0 +1,434 @@
+"""`Polling`, `Backoff` and `Watch`: when a task is looked at, and when looking ends."""
+
+import asyncio
+import math
+import pickle
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piapi_async import Backoff, Polling, TaskInfo, TaskStatus, errors
+from piapi_async._clock import Clock
+from piapi_async.polling import LAST_LOOK, UNSET, VISIBLE_AFTER, Unset, Watch
+
+PENDING = TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)
+DONE = TaskInfo(task_id="3f2a", status=TaskStatus.COMPLETED)
+LOST = errors.ConnectionLostError("lost")
+MISSING = errors.NotFoundError("no such task", status=404)
+
+Seen = TaskInfo | BaseException | float
+"""What a look gives or meets; a number is a stall of so many seconds."""
+
+EVEN = Backoff(initial=10, factor=1, maximum=10, jitter=0)
+"""A look every ten seconds."""
+
+
+class Looks:
+    """Looks with a script: each gives the next item, the last one for ever, and notes when it was."""
+
+    def __init__(self, script: Sequence[Seen]) -> None:
+        self.script = list(script)
+        self.begun = asyncio.get_running_loop().time()
+        self.at: list[int] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        return asyncio.get_running_loop().time() - self.begun
+
+    async def __call__(self) -> TaskInfo:
+        """One look."""
+        self.at.append(round(self.now))
+        seen = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(seen, float):
+            await asyncio.sleep(seen)
+            return PENDING
+        if isinstance(seen, BaseException):
+            raise seen
+        return seen
+
+
+def watch(looks: Looks, *, timeout: float | None = 900.0, polling: Polling | None = None, **fields: Any) -> Watch:
+    """A wait until the task is over, with a look every ten seconds unless said otherwise."""
+    polling = polling or Polling(wait=EVEN)
+    return Watch(look=looks, until=is_over, polling=polling, timeout=timeout, clock=Clock(), **fields)
+
+
+def is_over(info: TaskInfo) -> bool:
+    """Whether the task is over."""
+    return info.is_terminal
+
+
+def seen_ago(seconds: float) -> dict[str, Any]:
+    """A pending task that was seen so long ago."""
+    return {"known": PENDING, "seen_at": asyncio.get_running_loop().time() - seconds}
+
+
+# The policy.
+
+
+def test_the_defaults() -> None:
+    """The defaults are the design's."""
+    assert repr(Polling()) == (
+        "Polling(wait=Backoff(initial=1.0, factor=1.5, maximum=15.0, jitter=0.5), timeout=900.0, max_errors=10)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "good", "bad"),
+    [
+        (Polling, "timeout", [None, 0, 0.5], [-1, math.nan, math.inf, "9"]),
+        (Polling, "max_errors", [1, 99], [0, -1, 1.5, True, None]),
+        (Polling, "wait", [Backoff(), tenacity.wait_fixed(3), len], [3, None]),
+        (Backoff, "initial", [0.001, 9], [0, -1, math.inf]),
+        (Backoff, "factor", [1, 9.5], [0.99, 0, math.nan]),
+        (Backoff, "maximum", [0.001, 9], [0, -1]),
+        (Backoff, "jitter", [0, 9], [-0.1, "1"]),
+    ],
+)
+def test_what_each_field_takes(kind: type[Any], field: str, good: list[Any], bad: list[Any]) -> None:
+    """Each field takes its documented range, ends included, and refuses the rest in a sentence that names it."""
+    assert [getattr(kind(**{field: value}), field) for value in good] == good
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=rf"^{field} must be a "):
+            kind(**{field: value})
+
+
+def test_policies_are_values() -> None:
+    """Policies are frozen and compare by value."""
+    assert Polling() == Polling(wait=Backoff())
+    policy: Any = Polling()
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        policy.timeout = 1
+
+
+def test_not_given_is_a_word_of_its_own() -> None:
+    """`UNSET` shows itself as such, differs from `None`, and stays itself when pickled."""
+    assert repr(UNSET) == "UNSET"
+    assert isinstance(UNSET, Unset)
+    assert pickle.loads(pickle.dumps(UNSET)) is UNSET
+
+
+def attempt(number: int) -> tenacity.RetryCallState:
+    """What tenacity hands a wait strategy after that many attempts."""
+    state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
+    state.attempt_number = number
+    return state
+
+
+def test_the_schedule_of_a_backoff() -> None:
+    """Pauses grow by the factor up to the maximum."""
+    backoff = Backoff(initial=1, factor=2, maximum=15, jitter=0)
+    assert [backoff(attempt(number)) for number in (1, 2, 3, 4, 5, 6, 2000)] == [1, 2, 4, 8, 15, 15, 15]
+
+
+@given(st.integers(1, 10**5), st.floats(0.1, 9), st.floats(1, 9), st.floats(0.1, 99), st.floats(0, 9), st.integers())
+def test_a_backoff_stays_between_its_bounds(
+    number: int, initial: float, factor: float, maximum: float, jitter: float, seed: int
+) -> None:
+    """A pause is the growing one plus at most the jitter, and never above the maximum."""
+    random.seed(seed)
+    backoff = Backoff(initial=initial, factor=factor, maximum=maximum, jitter=jitter)
+    bare = attrs.evolve(backoff, jitter=0)
+    pause = backoff(attempt(number))
+    assert bare(attempt(number)) <= pause <= min(maximum, bare(attempt(number)) + jitter)
+
+
+def test_jitter_spreads_looks() -> None:
+    """Tasks submitted together are not looked at together: pauses of the same attempt differ over the whole range."""
+    random.seed(1)
+    pauses = [Backoff(initial=1, jitter=1)(attempt(1)) for _ in range(500)]
+    assert min(pauses) < 1.05
+    assert max(pauses) > 1.95
+
+
+# The wait.
+
+
+async def test_a_task_that_is_over_at_the_first_look() -> None:
+    """The first look is made at once, and none after it when the task is over."""
+    looks = Looks([DONE])
+    assert await watch(looks).run() is DONE
+    assert looks.at == [0]
+
+
+async def test_looking_goes_on_until_the_task_is_as_wanted() -> None:
+    """Looks come after the policy's pauses until one shows what is wanted."""
+    looks = Looks([PENDING, PENDING, DONE])
+    policy = Polling(wait=Backoff(initial=1, factor=3, maximum=60, jitter=0))
+    assert await watch(looks, polling=policy).run() is DONE
+    assert looks.at == [0, 1, 4]
+
+
+@pytest.mark.parametrize(
+    "wait", [tenacity.wait_fixed(7), tenacity.wait_chain(*[tenacity.wait_fixed(7)]), lambda _: 7.0]
+)
+async def test_any_wait_of_tenacity_s_will_do(wait: Callable[[tenacity.RetryCallState], float]) -> None:
+    """tenacity's own strategies, and a plain function, decide when to look as well."""
+    looks = Looks([PENDING, PENDING, DONE])
+    await watch(looks, polling=Polling(wait=wait)).run()
+    assert looks.at == [0, 7, 14]
+
+
+async def test_the_strategy_sees_what_was_seen() -> None:
+    """A strategy of one's own finds the attempt's number and its outcome in tenacity's state."""
+    seen: list[tuple[int, Any]] = []
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        assert state.outcome is not None
+        seen.append((state.attempt_number, state.outcome.exception() or state.outcome.result()))
+        return 1.0
+
+    await watch(Looks([PENDING, LOST, DONE]), polling=Polling(wait=wait)).run()
+    assert seen == [(1, PENDING), (2, LOST)]
+
+
+async def test_the_last_look_is_at_the_deadline() -> None:
+    """When time is up the wait ends with a look at that very moment, and gives `None` when even that shows no end."""
+    looks = Looks([PENDING])
+    assert await watch(looks, timeout=25).run() is None
+    assert looks.at == [0, 10, 20, 25]
+    assert looks.now == pytest.approx(25, abs=0.5)
+
+
+async def test_the_last_look_counts() -> None:
+    """A task that is over at the deadline's look is a success."""
+    looks = Looks([PENDING, PENDING, PENDING, DONE])
+    assert await watch(looks, timeout=25).run() is DONE
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, 0.0005])
+@pytest.mark.parametrize("known", [True, False])
+async def test_no_time_is_one_look(timeout: float, *, known: bool) -> None:
+    """`timeout=0` is a single look, whether or not the task was seen before, so that asking again and again works."""
+    fields = seen_ago(3) if known else {}
+    looks = Looks([PENDING])
+    assert await watch(looks, timeout=timeout, **fields).run() is None
+    assert looks.at == [0]
+    assert await watch(Looks([DONE]), timeout=timeout, **fields).run() is DONE
+
+
+async def test_no_limit_is_no_limit() -> None:
+    """With `None` the looking goes on for a day, past any default."""
+    looks = Looks([PENDING] * 8640 + [DONE])
+    policy = Polling(wait=tenacity.wait_fixed(100))
+    looks.script = [PENDING] * 864 + [DONE]
+    assert await watch(looks, timeout=None, polling=policy).run() is DONE
+    assert looks.now == pytest.approx(86400, abs=10)
+
+
+async def test_a_stalled_look_is_cut_after_the_deadline() -> None:
+    """A look that hangs holds the wait up by no more than `LAST_LOOK` beyond its time."""
+    looks = Looks([PENDING, 1000.0])
+    assert await watch(looks, timeout=15).run() is None
+    assert looks.at == [0, 10]
+    assert looks.now == pytest.approx(15 + LAST_LOOK, abs=0.5)
+
+
+async def test_a_slow_look_within_its_grace_counts() -> None:
+    """A look that begins at the deadline and answers within `LAST_LOOK` is still heard."""
+    looks = Looks([PENDING, 4.5, DONE])
+    assert await watch(looks, timeout=10).run() is None
+    assert looks.now == pytest.approx(14.5, abs=0.5)
+
+
+async def test_a_time_out_of_a_look_is_not_the_wait_s() -> None:
+    """A request's own time-out is a failed look; when patience is over it comes out as itself, not as `None`."""
+    timed_out = errors.RequestTimeoutError("no answer")
+    with pytest.raises(errors.RequestTimeoutError) as caught:
+        await watch(Looks([timed_out]), polling=Polling(wait=EVEN, max_errors=2)).run()
+    assert caught.value is timed_out
+
+
+# What is known already.
+
+
+async def test_what_is_known_stands_in_for_the_first_look() -> None:
+    """A task seen just now is not looked at again at once, but after the first pause."""
+    looks = Looks([PENDING, DONE])
+    assert await watch(looks, **seen_ago(0)).run() is DONE
+    assert looks.at == [10, 20]
+
+
+async def test_what_is_known_may_be_enough() -> None:
+    """No look is made when the task as known is as wanted."""
+    looks = Looks([PENDING])
+    known = {"known": DONE, "seen_at": 0.0}
+    assert await watch(looks, **known).run() is DONE
+    assert looks.at == []
+
+
+@pytest.mark.parametrize(("age", "first"), [(0, 10), (4, 6), (10, 0), (500, 0)])
+async def test_the_age_of_what_is_known_is_subtracted(age: float, first: int) -> None:
+    """The first pause counts from when the task was seen; the second is whole."""
+    looks = Looks([PENDING, DONE])
+    await watch(looks, **seen_ago(age)).run()
+    assert looks.at == [first, first + 10]
+
+
+# Looks that fail.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConnectError("refused"),
+        LOST,
+        errors.RequestTimeoutError("no answer"),
+        errors.RateLimitError("slow", status=429),
+        errors.ServerError("down", status=502),
+        errors.UnexpectedResponseError("html"),
+    ],
+)
+async def test_a_failed_look_is_no_failed_task(error: errors.PiAPIError) -> None:
+    """What passes by itself is waited out, with the policy's pauses."""
+    looks = Looks([error, PENDING, error, DONE])
+    assert await watch(looks).run() is DONE
+    assert looks.at == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.AuthenticationError("no", status=401),
+        errors.InvalidRequestError("no", status=400),
+        MISSING,
+        errors.APIError("no", status=418),
+        errors.ConfigurationError("closed"),
+        ValueError("a bug"),
+        TimeoutError("a bug"),
+    ],
+)
+async def test_what_looking_again_does_not_mend_is_raised(error: BaseException) -> None:
+    """A refusal, or a bug, ends the wait with itself at once."""
+    looks = Looks([PENDING, error])
+    with pytest.raises(type(error)) as caught:
+        await watch(looks).run()
+    assert caught.value is error
+    assert looks.at == [0, 10]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+async def test_patience_with_errors_ends(most: int) -> None:
+    """After `max_errors` failures in a row the last one comes out, not tenacity's error and not a time-out."""
+    met = [errors.ServerError(f"down {number}", status=500) for number in range(9)]
+    looks = Looks([PENDING, *met])
+    with pytest.raises(errors.ServerError) as caught:
+        await watch(looks, polling=Polling(wait=EVEN, max_errors=most)).run()
+    assert caught.value is met[most - 1]
+    assert len(looks.at) == most + 1
+
+
+async def test_a_good_look_restores_patience() -> None:
+    """Only failures in a row count: one good look and the count begins anew."""
+    looks = Looks([LOST, LOST, PENDING, LOST, LOST, PENDING, LOST, LOST, DONE])
+    assert await watch(looks, polling=Polling(wait=EVEN, max_errors=3)).run() is DONE
+
+
+async def test_time_that_runs_out_among_errors_is_time_that_ran_out() -> None:
+    """When the deadline comes before patience is over, the wait gives `None`."""
+    looks = Looks([LOST])
+    assert await watch(looks, timeout=25).run() is None
+    assert looks.at == [0, 10, 20, 25]
+
+
+async def test_a_longer_retry_after_wins() -> None:
+    """The server's `Retry-After` puts the next look off, a shorter one does not hasten it, and the deadline holds."""
+    slow, quick = errors.RateLimitError("slow", retry_after=30), errors.ServerError("x", status=503, retry_after=1)
+    looks = Looks([slow, quick, slow, slow])
+    assert await watch(looks, timeout=100).run() is None
+    assert looks.at == [0, 30, 40, 70, 100]
+
+
+async def test_a_task_just_submitted_may_not_be_visible_yet() -> None:
+    """For `VISIBLE_AFTER` seconds after a submit, "no such task" is waited out."""
+    looks = Looks([MISSING, MISSING, DONE])
+    policy = Polling(wait=tenacity.wait_fixed(4))
+    submitted_at = asyncio.get_running_loop().time()
+    assert await watch(looks, polling=policy, submitted_at=submitted_at).run() is DONE
+    assert looks.at == [0, 4, 8]
+
+
+async def test_a_task_that_stays_missing_is_missing() -> None:
+    """From `VISIBLE_AFTER` seconds on "no such task" is believed."""
+    looks = Looks([MISSING])
+    submitted_at = asyncio.get_running_loop().time() - 1
+    with pytest.raises(errors.NotFoundError):
+        await watch(looks, polling=Polling(wait=tenacity.wait_fixed(4)), submitted_at=submitted_at).run()
+    assert looks.at == [0, 4, 8, 12]
+    assert VISIBLE_AFTER == 10
+
+
+async def test_a_task_submitted_elsewhere_is_missing_at_once() -> None:
+    """Without a submit of our own there is no grace."""
+    looks = Looks([MISSING])
+    with pytest.raises(errors.NotFoundError):
+        await watch(looks).run()
+    assert looks.at == [0]
+
+
+# Being cancelled, and company.
+
+
+@pytest.mark.parametrize(("moment", "looked"), [(0.5, [0]), (3.0, [0]), (10.5, [0, 10]), (13.0, [0, 10])])
+async def test_cancelling_stops_the_looking_at_once(moment: float, looked: list[int]) -> None:
+    """A cancel during a look or during a pause ends the wait there and then; it is neither eaten nor turned to `None`."""
+    looks = Looks([1.0])
+    policy = Polling(wait=tenacity.wait_fixed(9))
+    waiting = asyncio.create_task(watch(looks, polling=policy).run())
+    await asyncio.sleep(moment)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert looks.now == pytest.approx(moment, abs=0.3)
+    await asyncio.sleep(100)
+    assert looks.at == looked
+
+
+async def test_a_cancelled_look_is_not_a_failed_one() -> None:
+    """A `CancelledError` out of the look itself is passed on, not counted."""
+    looks = Looks([asyncio.CancelledError()])
+    with pytest.raises(asyncio.CancelledError):
+        await watch(looks).run()
+    assert looks.at == [0]
+
+
+async def test_one_policy_serves_many_waits() -> None:
+    """Two hundred waits that share a policy do not mix up their attempts."""
+    policy = Polling(wait=EVEN)
+
+    async def wait(number: int) -> tuple[bool, list[int]]:
+        looks = Looks([PENDING] * (number % 5) + [DONE])
+        return await watch(looks, polling=policy).run() is DONE, looks.at
+
+    found = await asyncio.gather(*map(wait, range(200)))
+    assert found == [(True, [10 * step for step in range(number % 5 + 1)]) for number in range(200)]
+
+
+@given(st.lists(st.sampled_from([PENDING, LOST, DONE]), max_size=12), st.integers(0, 90), st.integers(1, 4))
+def test_a_wait_ends_as_its_script_says(script: list[Seen], timeout: int, most: int) -> None:
+    """For any run of looks, the wait gives the first end within its time, the last of too many errors, or `None`."""
+    from piapi_async.testing import run_in_virtual_time
+
+    async def run() -> TaskInfo | BaseException | None:
+        looks = Looks([*script, PENDING])
+        looking = watch(looks, timeout=timeout, polling=Polling(wait=EVEN, max_errors=most)).run()
+        return (await asyncio.gather(looking, return_exceptions=True))[0]
+
+    assert run_in_virtual_time(run()) is model(script, looks=math.ceil(timeout / 10) + 1, most=most)
+
+
+def model(script: list[Seen], *, looks: int, most: int) -> Seen | None:
+    """What a wait with so many looks should come to."""
+    row = 0
+    for seen in script[:looks]:
+        row = row + 1 if seen is LOST else 0
+        if seen is DONE or row == most:
+            return seen
+    return None

@@ -1,0 +1,282 @@
+"""`RetryPolicy`: how often, how long and how patiently; and that it eats nothing."""
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piapi_async import RetryPolicy, errors
+from piapi_async._clock import Clock
+from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, exponential, retry_after
+
+Pause = tuple[int, float, BaseException | None]
+
+
+class HandClock(Clock):
+    """A clock that a test moves: sleeping takes no time outside, chance is always the same."""
+
+    def __init__(self, *, chance: float = 0.5) -> None:
+        self.time = 1000.0
+        self.slept: list[float] = []
+        self.chance = chance
+
+    def monotonic(self) -> float:
+        """The time as it was set."""
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        """Let that many seconds pass at once."""
+        self.slept.append(seconds)
+        self.time += seconds
+
+    def random(self) -> float:
+        """The chosen number."""
+        return self.chance
+
+
+class Act:
+    """Something to try: meets these errors one after the other, then gives `"done"`; each try takes some seconds."""
+
+    def __init__(self, *met: BaseException, clock: HandClock | None = None, seconds: float = 0.0) -> None:
+        self.met = list(met)
+        self.tried = 0
+        self.clock = clock
+        self.seconds = seconds
+
+    async def __call__(self) -> str:
+        """One attempt."""
+        self.tried += 1
+        if self.clock is not None:
+            self.clock.time += self.seconds
+        if self.met:
+            raise self.met.pop(0)
+        return "done"
+
+
+def ignore(_attempt: int, _wait: float, _error: BaseException | None) -> None:
+    """Take no notice of a pause."""
+
+
+def refused(count: int) -> list[errors.PiAPIError]:
+    """That many different errors after which a submit may be sent again."""
+    return [errors.ConnectError(f"refused {number}") for number in range(count)]
+
+
+@given(
+    st.integers(1, 60),
+    st.floats(0, 100),
+    st.floats(1, 10),
+    st.floats(0, 1000),
+    st.floats(0, 10),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_the_pause_is_the_documented_formula(
+    attempt: int, initial: float, base: float, maximum: float, jitter: float, chance: float
+) -> None:
+    """A pause is `min(wait_max, wait_initial * wait_exp_base**(n - 1) + jitter)`."""
+    policy = RetryPolicy(wait_initial=initial, wait_exp_base=base, wait_max=maximum, wait_jitter=jitter)
+    expected = min(maximum, initial * base ** (attempt - 1) + jitter * chance)
+    assert policy.pause(attempt, random=lambda: chance) == pytest.approx(expected)
+
+
+@given(st.integers(1, 10**6), st.integers(0, 9) | st.floats(0, 9), st.integers(1, 9) | st.floats(1, 9), st.floats(0, 9))
+def test_the_pause_never_passes_its_maximum(attempt: int, initial: float, base: float, jitter: float) -> None:
+    """However many attempts were made, and whether numbers are whole or not, the pause stays within bounds."""
+    assert 0 <= exponential(attempt, initial=initial, base=base, maximum=15, jitter=jitter) <= 15
+
+
+@pytest.mark.parametrize("initial", [1, 1.0])
+@pytest.mark.parametrize("base", [2, 2.0])
+def test_the_pause_after_a_thousand_attempts_is_the_maximum(initial: float, base: float) -> None:
+    """A wait of many hours does not break on numbers too large for a float."""
+    pauses = [exponential(n, initial=initial, base=base, maximum=15, jitter=0.3) for n in (1, 2, 1023, 1025, 5000)]
+    assert pauses == [1.3, 2.3, 15, 15, 15]
+
+
+def test_the_defaults() -> None:
+    """The defaults are the design's."""
+    assert repr(RetryPolicy()) == (
+        "RetryPolicy(attempts=4, timeout=60.0, wait_initial=0.5, wait_max=20.0, wait_jitter=1.0, wait_exp_base=2.0)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "least"),
+    [
+        ("attempts", 1),
+        ("timeout", 0),
+        ("wait_initial", 0),
+        ("wait_max", 0),
+        ("wait_jitter", 0),
+        ("wait_exp_base", 1),
+    ],
+)
+def test_each_number_has_its_least_value(field: str, least: int) -> None:
+    """Every number of the policy may be as small as documented, no smaller, and has to be a finite number."""
+    assert getattr(RetryPolicy(**{field: least}), field) == least
+    for bad in (least - 1, -math.inf):
+        with pytest.raises((ValueError, TypeError), match=rf"^{field} must be a .* number >= {least}, got "):
+            RetryPolicy(**{field: bad})
+    wrong: dict[str, Any] = {field: "4"}
+    with pytest.raises(TypeError, match=rf"^{field} must be a .* number >= {least}, got '4'$"):
+        RetryPolicy(**wrong)
+
+
+async def test_what_succeeds_is_not_tried_again() -> None:
+    """A first success is returned at once."""
+    clock, act = HandClock(), Act()
+    assert await RetryPolicy().call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=ignore) == "done"
+    assert (act.tried, clock.slept) == (1, [])
+
+
+async def test_the_schedule_of_the_pauses() -> None:
+    """Pauses grow by the base, with jitter, and each is told before it begins: attempt, seconds and error."""
+    clock, met, pauses = HandClock(), refused(3), list[Pause]()
+    act = Act(*met)
+    await RetryPolicy().call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=lambda *pause: pauses.append(pause))
+    assert act.tried == 4
+    assert clock.slept == [1.0, 1.5, 2.5]
+    assert pauses == [(1, 1.0, met[0]), (2, 1.5, met[1]), (3, 2.5, met[2])]
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(7.0, 7.0), (30.0, 30.0), (0.1, 1.0), (0.0, 1.0), (None, 1.0)])
+async def test_a_longer_retry_after_wins(asked: float | None, pause: float) -> None:
+    """The server's `Retry-After` wins over the policy's pause when it is longer, even over `wait_max`."""
+    clock, act = HandClock(), Act(errors.RateLimitError("slow down", retry_after=asked))
+    await RetryPolicy().call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=ignore)
+    assert clock.slept == [pause]
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+async def test_exhaustion_raises_what_the_last_attempt_met(attempts: int) -> None:
+    """When the attempts are used up, the very error of the last one comes out, never tenacity's."""
+    clock, met = HandClock(), refused(9)
+    act, last = Act(*met), met[attempts - 1]
+    with pytest.raises(errors.ConnectError) as caught:
+        await RetryPolicy(attempts=attempts).call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=ignore)
+    assert caught.value is last
+    assert not isinstance(caught.value, tenacity.RetryError)
+    assert act.tried == attempts
+    assert len(clock.slept) == attempts - 1
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds", "tried"),
+    [(4.0, 0.0, 3), (3.99, 0.0, 2), (0.0, 0.0, 1), (4.0, 1.0, 2), (5.0, 1.0, 2), (7.0, 1.0, 3)],
+)
+async def test_no_attempt_begins_after_the_timeout(timeout: float, seconds: float, tried: int) -> None:
+    """An attempt that would begin later than `timeout` on our own clock is not made, nor waited for."""
+    clock = HandClock()
+    act = Act(*refused(99), clock=clock, seconds=seconds)
+    policy = RetryPolicy(attempts=99, timeout=timeout, wait_initial=2.0, wait_exp_base=1.0, wait_jitter=0.0)
+    with pytest.raises(errors.ConnectError):
+        await policy.call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=ignore)
+    assert act.tried == tried
+    assert clock.slept == [2.0] * (tried - 1)
+
+
+async def test_a_retry_after_beyond_the_timeout_ends_it_at_once() -> None:
+    """A pause that the policy has no time for is not begun: the refusal comes out with what the server asked."""
+    clock, act = HandClock(), Act(errors.RateLimitError("slow down", retry_after=3600.0))
+    with pytest.raises(errors.RateLimitError) as caught:
+        await RetryPolicy(timeout=60.0).call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=ignore)
+    assert (caught.value.retry_after, act.tried, clock.slept) == (3600.0, 1, [])
+
+
+@pytest.mark.parametrize(
+    "met",
+    [
+        errors.RequestTimeoutError("in doubt"),
+        errors.ServerError("in doubt", status=500),
+        errors.InvalidRequestError("no"),
+        ValueError("a bug"),
+        TimeoutError("a bug"),
+        asyncio.CancelledError(),
+    ],
+)
+async def test_other_errors_are_raised_at_once(met: BaseException) -> None:
+    """What is not named by `on` comes out as it is, from the first attempt, and so it does from a later one."""
+    for before in ([], refused(2)):
+        clock, act = HandClock(), Act(*before, met)
+        with pytest.raises(type(met)) as caught:
+            await RetryPolicy().call(act, on=RETRY_SUBMIT, clock=clock, before_sleep=ignore)
+        assert caught.value is met
+        assert act.tried == len(before) + 1
+
+
+@pytest.mark.parametrize("on", [RETRY_SUBMIT, RETRY_LOOK])
+@pytest.mark.parametrize("moment", [0.5, 1.5, 2.5, 3.5])
+async def test_cancelling_stops_at_once(moment: float, on: tuple[type[errors.PiAPIError], ...]) -> None:
+    """A cancel during an attempt or during a pause ends the call there and then; it is never eaten."""
+    tried: list[float] = []
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    async def act() -> None:
+        tried.append(loop.time() - begun)
+        await asyncio.sleep(1.0)
+        raise errors.ConnectError("refused")
+
+    policy = RetryPolicy(attempts=9, wait_initial=1.0, wait_exp_base=1.0, wait_jitter=0.0)
+    calling = asyncio.create_task(policy.call(act, on=on, clock=Clock(), before_sleep=ignore))
+    await asyncio.sleep(moment)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert loop.time() - begun == pytest.approx(moment, abs=0.2)
+    assert len(tried) == (1 if moment < 2 else 2)
+
+
+async def test_one_policy_serves_many_calls_at_once() -> None:
+    """Two hundred calls that share a policy do not mix up their attempts: each gets its own result or error."""
+    policy = RetryPolicy(attempts=4, wait_jitter=0.0)
+
+    async def call(number: int) -> tuple[int, int]:
+        tried = 0
+
+        async def act() -> int:
+            nonlocal tried
+            tried += 1
+            await asyncio.sleep(0.01)
+            if tried <= number % 6:
+                raise errors.ConnectError(f"call {number}")
+            return number
+
+        try:
+            return await policy.call(act, on=RETRY_SUBMIT, clock=Clock(), before_sleep=ignore), tried
+        except errors.ConnectError as error:
+            assert str(error) == f"call {number}"  # noqa: PT017 - both outcomes are right, each for its calls
+            return -1, tried
+
+    found = await asyncio.gather(*map(call, range(200)))
+    assert found == [(n, n % 6 + 1) if n % 6 < 4 else (-1, 4) for n in range(200)]
+
+
+async def test_real_pauses_pass_on_the_loop_s_clock() -> None:
+    """With the real clock the timeout counts the loop's time, which here is virtual."""
+    loop = asyncio.get_running_loop()
+    begun, act = loop.time(), Act(*refused(99))
+    policy = RetryPolicy(attempts=99, timeout=3600.0, wait_initial=600.0, wait_max=600.0, wait_jitter=0.0)
+    with pytest.raises(errors.ConnectError):
+        await policy.call(act, on=RETRY_SUBMIT, clock=Clock(), before_sleep=ignore)
+    assert act.tried == 6
+    assert loop.time() - begun == pytest.approx(3000, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (None, 0.0),
+        (ValueError("x"), 0.0),
+        (errors.ConnectError("x"), 0.0),
+        (errors.RateLimitError("x"), 0.0),
+        (errors.ServerError("x", retry_after=2.5), 2.5),
+    ],
+)
+def test_what_the_server_asked_for(error: BaseException | None, seconds: float) -> None:
+    """An error without a `Retry-After` asks for no pause."""
+    assert retry_after(error) == seconds
