@@ -89,11 +89,10 @@ class Fates:
 
 
 def _ended(info: TaskInfo) -> str:
-    if info.status is TaskStatus.CANCELED:
-        return f"task {info.task_id} was cancelled"
     if info.status is TaskStatus.COMPLETED:
         return f"task {info.task_id} is completed; {saves(info.task_id)}"
-    return f"task {info.task_id} failed"
+    how = {TaskStatus.CANCELED: "was cancelled", TaskStatus.FAILED: "failed"}[info.status]
+    return f"task {info.task_id} {how}"
 
 
 def saves(task_id: str) -> str:

@@ -116,5 +116,3 @@ class _Supervisor:
         if busy:
             self._say("stopping; asking the service how its tasks stand takes up to 10 s, Ctrl-C again leaves at once")
             await asyncio.wait({working})
-        if not working.cancelled():
-            working.exception()

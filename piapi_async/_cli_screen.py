@@ -1,5 +1,6 @@
 """How tasks come along, for people: a live display on a terminal, a few plain lines elsewhere."""
 
+import abc
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,7 @@ from piapi_async.task import Submittable, TaskInfo
 _COLOURS = {"processing": "cyan", "saving": "cyan", "saved": "green"}
 
 
-class Screen:
+class Screen(abc.ABC):
     """A display that is live while it is entered, if the console is a terminal.
 
     Args:
@@ -40,9 +41,9 @@ class Screen:
     ) -> None:
         self._live.stop()
 
+    @abc.abstractmethod
     def __rich__(self) -> RenderableType:
         """What it looks like now; asked for several times a second."""
-        raise NotImplementedError
 
     @property
     def now(self) -> float:

@@ -1,13 +1,12 @@
 """The work behind `img2img` and `task`: from the words of the command line to requests, pictures and summaries."""
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import attrs
 
 from piapi_async import errors
 from piapi_async._cli_fates import Fates, saves
@@ -16,19 +15,9 @@ from piapi_async.flux import ControlNet, ControlNetLora, ImageSource, Img2Img, I
 from piapi_async.handle import TaskHandle
 from piapi_async.polling import UNSET
 from piapi_async.session import Session
-from piapi_async.task import Submittable, TaskInfo, WebhookConfig
+from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
 
 POINTS_PER_USD = 10_000_000
-
-
-@attrs.frozen(kw_only=True)
-class Wish:
-    """Where the pictures go, how long to wait, and who else is told."""
-
-    out: Path | None
-    timeout: float | None = None
-    """Seconds; `None` for the policy's."""
-    webhook: WebhookConfig | None = None
 
 
 def build(
@@ -61,22 +50,39 @@ def build(
     return ControlNetLora(image=image, control_net=control, lora=lora, **fields)
 
 
-async def make(request: Submittable, *, session: Session, fates: Fates, wish: Wish) -> tuple[str, ...]:
-    """Submit a task, wait for it and save its pictures."""
-    if wish.out is not None:
-        # Before anything is paid for: a folder that cannot be made would be a pity afterwards.
-        wish.out.mkdir(parents=True, exist_ok=True)
-    handle = await fates.submit(session, request, webhook=wish.webhook)
-    return await finish(handle, session=session, wish=wish)
+async def make(
+    request: Submittable,
+    *,
+    session: Session,
+    fates: Fates,
+    webhook: WebhookConfig | None,
+    out: Path,
+    timeout: float | None,
+) -> tuple[str, ...]:
+    """Submit a task, wait for it and save its pictures; their files."""
+    # Before anything is paid for: a folder that cannot be made would be a pity afterwards.
+    await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+    handle = await fates.submit(session, request, webhook=webhook)
+    return await finish(handle, session=session, out=out, timeout=timeout)
 
 
-async def finish(handle: TaskHandle, *, session: Session, wish: Wish) -> tuple[str, ...]:
-    """Wait for a task; then the files of its pictures, or their links when they are not to be saved."""
-    info = await handle.wait(timeout=UNSET if wish.timeout is None else wish.timeout)
-    if wish.out is None:
+async def finish(handle: TaskHandle, *, session: Session, out: Path | None, timeout: float | None) -> tuple[str, ...]:
+    """Wait for a task; then the files of its pictures, or their links when they are not to be saved.
+
+    Args:
+        handle: The task.
+
+        session: Where it was submitted.
+
+        out: Where to save.
+
+        timeout: Seconds; `None` for the policy's.
+    """
+    info = await handle.wait(timeout=UNSET if timeout is None else timeout)
+    if out is None:
         return tuple(image.url for image in info.images)
     with _paid(info):
-        return tuple(map(str, await session.save(info, wish.out)))
+        return tuple(map(str, await session.save(info, out)))
 
 
 @contextmanager
@@ -102,7 +108,7 @@ def summary(info: TaskInfo) -> str:
         "error": info.reason if info.error is not None else "",
     }
     lines = [f"{name:<8} {one_line(value)}" for name, value in facts.items() if value]
-    return "\n".join([*lines, *(f"{'picture':<8} {_link(image.url)}" for image in info.images)])
+    return "\n".join([*lines, *(f"{'picture':<8} {_link(image, info=info)}" for image in info.images)])
 
 
 def cost(info: TaskInfo) -> str:
@@ -116,8 +122,8 @@ def _when(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _link(url: str) -> str:
-    return "inside the answer; 'task wait --out DIR' saves it" if url[:5].lower() == "data:" else one_line(url)
+def _link(image: Image, *, info: TaskInfo) -> str:
+    return f"inside the answer; {saves(info.task_id)}" if image.is_inline else one_line(image.url)
 
 
 def as_json(info: TaskInfo) -> str:

@@ -17,7 +17,7 @@ from piapi_async._cli_program import Program
 from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_screen import Board
 from piapi_async._cli_session import PICTURES_MISSING, ask, attend, emulator, has_pillow, need_pillow, serve
-from piapi_async._cli_task import Wish, as_json, build, finish, make, summary
+from piapi_async._cli_task import as_json, build, finish, make, summary
 from piapi_async.flux import CONTROL_TYPES, LORA_TYPES, ImageSource
 from piapi_async.session import Session
 from piapi_async.task import SERVICE_MODES, WebhookConfig
@@ -126,10 +126,10 @@ def img2img(
     that 'piapi-async task wait ID' finds the task again whatever happens.
     """
     request = build(image, **fields)
-    wish = Wish(out=out, timeout=timeout, webhook=None if webhook is None else WebhookConfig(webhook))
+    told = None if webhook is None else WebhookConfig(webhook)
 
     async def work(session: Session, fates: Fates) -> tuple[str, ...]:
-        return await make(request, session=session, fates=fates, wish=wish)
+        return await make(request, session=session, fates=fates, webhook=told, out=out, timeout=timeout)
 
     click.echo("\n".join(attend(work, setting=setting, on_cancel=on_cancel, is_emulated=is_emulated)))
 
@@ -161,7 +161,7 @@ def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float 
 
     async def work(session: Session, fates: Fates) -> tuple[str, ...]:
         fates.know(task_id)
-        return await finish(session.task(task_id), session=session, wish=Wish(out=out, timeout=timeout))
+        return await finish(session.task(task_id), session=session, out=out, timeout=timeout)
 
     click.echo("\n".join(attend(work, setting=setting)))
 

@@ -223,7 +223,7 @@ def _line(work: Work) -> tuple[str, ...]:
         str(work.looks),
         f"{_seconds(info):.1f}",
         f"{_points(info):,}",
-        work.files[0].name if len(work.files) == 1 else f"{work.name}-1\N{HORIZONTAL ELLIPSIS}{len(work.files)}.png",
+        work.files[0].name if len(work.files) == 1 else f"{work.name}-1..{len(work.files)}.png",
     )
 
 

@@ -6,7 +6,7 @@ https://piapi.ai/docs/available-lora-and-controlnet, read in November 2026.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 
@@ -142,9 +142,17 @@ def _runs(instance: "_FluxRequest", _attribute: "attrs.Attribute[str]", value: o
         raise ValueError(f"model must be {names} for task type {instance.task_type!r}, got {value!r}")
 
 
+def _only_schnell_makes_several(instance: "Img2Img", _attribute: object, value: int | None) -> None:
+    if value not in (None, 1) and instance.model != SCHNELL:
+        raise ValueError(
+            f"batch_size must be 1 or not set for model {instance.model!r}, got {value}; {SCHNELL!r} takes 1 to 4"
+        )
+
+
 @attrs.frozen(kw_only=True, repr=False)
 class _FluxRequest:
-    task_type: ClassVar[str]
+    # No annotation: a class variable, and for type checkers still what the protocol `Submittable` asks for.
+    task_type = ""
 
     prompt: str = attrs.field(validator=_checks.text)
     negative_prompt: str | None = attrs.field(
@@ -207,20 +215,17 @@ class Img2Img(_FluxRequest):
         ValueError: A field has a value that is not allowed, or the model does not run this.
     """
 
-    task_type: ClassVar[str] = "img2img"
+    task_type = "img2img"
 
     image: ImageSource = attrs.field(validator=_IMAGE)
     model: str = attrs.field(default=SCHNELL, validator=_runs)
     batch_size: int | None = attrs.field(
-        default=None, validator=_checks.optional(_checks.number(at_least=1, at_most=4, integer=True))
+        default=None,
+        validator=[
+            _checks.optional(_checks.number(at_least=1, at_most=4, integer=True)),
+            _only_schnell_makes_several,
+        ],
     )
-
-    @batch_size.validator
-    def _only_schnell_makes_several(self, _attribute: object, value: int | None) -> None:
-        if value not in (None, 1) and self.model != SCHNELL:
-            raise ValueError(
-                f"batch_size must be 1 or not set for model {self.model!r}, got {value}; {SCHNELL!r} takes 1 to 4"
-            )
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -241,7 +246,7 @@ class Img2ImgLora(_FluxRequest):
         ValueError: A field has a value that is not allowed, or the model does not run this.
     """
 
-    task_type: ClassVar[str] = "img2img-lora"
+    task_type = "img2img-lora"
 
     image: ImageSource = attrs.field(validator=_IMAGE)
     lora: LoRA = attrs.field(validator=_checks.instance_of(LoRA, allowed="a LoRA"))
@@ -271,7 +276,7 @@ class ControlNetLora(_FluxRequest):
         ValueError: A field has a value that is not allowed, or the model does not run this.
     """
 
-    task_type: ClassVar[str] = "controlnet-lora"
+    task_type = "controlnet-lora"
 
     control_net: ControlNet = attrs.field(validator=_checks.instance_of(ControlNet, allowed="a ControlNet"))
     image: ImageSource | None = attrs.field(default=None, validator=_checks.optional(_IMAGE))

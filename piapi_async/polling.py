@@ -137,8 +137,9 @@ class Watch:
         self._begun = self.clock.monotonic()
         # tenacity's waits read this state. Its AsyncRetrying would drive the loop too, but costs 3 KB a waiting task.
         state = tenacity.RetryCallState(_RETRYING, None, (), {})
+        limit = asyncio.timeout(None if self.timeout is None else self.timeout + LAST_LOOK)
         try:
-            async with asyncio.timeout(None if self.timeout is None else self.timeout + LAST_LOOK) as limit:
+            async with limit:
                 return await self._looks(state)
         except TimeoutError:
             if limit.expired():

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from piapi_async.testing import VirtualTimeLoop
@@ -15,6 +16,11 @@ MARKERS = (
     "real_time: run this async test on an ordinary event loop, whose time passes as it does outside",
     "virtual_time: run this async test on a loop that jumps over idle time (the default, except in tests/emulator)",
 )
+
+
+# A machine that is busy with other things is no reason for a property to fail.
+hypothesis.settings.register_profile("piapi_async", deadline=None)
+hypothesis.settings.load_profile("piapi_async")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,17 +8,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 from click.testing import CliRunner, Result
 
 from piapi_async import __main__ as entry
-from piapi_async._cli_program import one_line, spoken
-from piapi_async._cli_run import Setting
+from piapi_async._cli_program import Program, one_line, spoken
+from piapi_async._cli_run import Interrupted, Setting, run
+from piapi_async._cli_task import as_json, summary
 from piapi_async.cli import program
-from piapi_async.emulator import Constant, Emulator, TaskView
+from piapi_async.emulator import Constant, Emulator, Faults, TaskView
 from piapi_async.errors import WaitTimeoutError
+from piapi_async.task import Image, TaskInfo, TaskStatus
 from piapi_async.testing import VirtualTimeLoop
 
 CAT = str(Path(entry.__file__).parent / "assets" / "cat.jpg")
@@ -30,7 +32,6 @@ class Ground:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.emulator = Emulator(durations=Constant(3.0), queue_delay=Constant(1.0))
-        self.faults = self.emulator.faults
         self.timers: list[tuple[float, Callable[[], object]]] = []
         self.left: list[int] = []
         self.runners: list[asyncio.Runner] = []
@@ -38,12 +39,21 @@ class Ground:
 
     def __call__(self, *args: str) -> Result:
         """Run a command to its end."""
-        setting = Setting(runner=self._runner, leave=self._leave)
-        return CliRunner().invoke(program, args, obj=setting)
+        return CliRunner().invoke(program, args, obj=self.setting)
+
+    @property
+    def setting(self) -> Setting:
+        """What puts commands on this ground."""
+        return Setting(runner=self._runner, leave=self._leave)
 
     def interrupt(self, *, after: float) -> None:
         """Press Ctrl-C that many seconds after the next command began."""
         self.timers.append((after, lambda: signal.raise_signal(signal.SIGINT)))
+
+    @property
+    def faults(self) -> Faults:
+        """The emulator's."""
+        return self.emulator.faults
 
     @property
     def task(self) -> TaskView:
@@ -62,7 +72,7 @@ class Ground:
         return self.task.task_id
 
     def _runner(self) -> asyncio.Runner:
-        runner = _Runner(self.emulator)
+        runner = cast("asyncio.Runner", _Runner(self.emulator))
         runner.get_loop().run_until_complete(self.emulator.start())
         self._monkeypatch.setenv("PIAPI_BASE_URL", self.emulator.url)
         self._monkeypatch.setenv("PIAPI_API_KEY", self.emulator.api_key)
@@ -76,16 +86,20 @@ class Ground:
         sys.exit(code)
 
 
-class _Runner(asyncio.Runner):
+class _Runner:
+    """An `asyncio.Runner` whose loop an emulator lives in."""
+
     def __init__(self, emulator: Emulator) -> None:
-        super().__init__(loop_factory=VirtualTimeLoop)
+        self._runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
         self._emulator: Emulator | None = emulator
+        self.run = self._runner.run
+        self.get_loop = self._runner.get_loop
 
     def close(self) -> None:
         if self._emulator is not None:
             emulator, self._emulator = self._emulator, None
             self.get_loop().run_until_complete(emulator.aclose())
-        super().close()
+        self._runner.close()
 
 
 @pytest.fixture
@@ -305,12 +319,35 @@ class TestTask:
         assert result.exit_code == 0
         assert "error    no memory" in result.stdout.splitlines()
 
+    def test_get_pending(self, ground: Ground) -> None:
+        """Facts that do not exist yet have no line."""
+        result = ground("task", "get", ground.pending())
+        assert [text.split()[0] for text in result.stdout.splitlines()] == [
+            "task", "status", "model", "type", "created", "cost",
+        ]  # fmt: skip
+
     def test_get_json(self, ground: Ground) -> None:
         """--json is what the service sent."""
         task_id = ground.submitted()
         sent = json.loads(ground("task", "get", task_id, "--json").stdout)
         assert (sent["task_id"], sent["status"]) == (task_id, "completed")
         assert sent["logs"] == []
+
+    def test_json_without_secrets(self) -> None:
+        """The webhook's secret is not printed, wherever it stands; one that is empty is."""
+        raw = {"config": {"webhook_config": {"secret": "s3cret"}}, "list": [{"secret": ""}]}
+        info = TaskInfo(task_id="a", status=TaskStatus.PENDING, raw=raw)
+        shown = {"config": {"webhook_config": {"secret": "***"}}, "list": [{"secret": ""}]}
+        assert json.loads(as_json(info)) == shown
+
+    def test_pictures_inside_the_answer(self) -> None:
+        """A picture inside the answer is not poured over the terminal, nor is a cost that nobody told."""
+        info = TaskInfo(task_id="a", status=TaskStatus.COMPLETED, images=(Image("data:image/png;base64,AAAA"),))
+        assert summary(info).splitlines() == [
+            "task     a",
+            "status   completed",
+            "picture  inside the answer; 'piapi-async task wait a --out DIR' saves its pictures",
+        ]
 
     def test_get_unknown(self, ground: Ground) -> None:
         """A task the service does not know is one line and exit code 1."""
@@ -382,12 +419,11 @@ class TestCtrlC:
 
     def test_cancel_without_effect(self, ground: Ground) -> None:
         """Where the service accepts a cancel and shows the task as not over, nothing more is claimed."""
-        ground.faults.next("cancel", "html")
-        ground.faults.next("cancel", "garbled")
+        ground.emulator = Emulator(durations=Constant(3.0), status_words={"canceled": "winding up"})
         ground.interrupt(after=0.5)
         result = ground("img2img", CAT, "a bear", "--on-cancel", "cancel")
         assert result.exit_code == 130
-        assert ground.task.task_id in result.stderr.splitlines()[-1]
+        assert f"task {ground.task.task_id} is asked to be cancelled" in result.stderr.splitlines()[-1]
 
     def test_while_submitting(self, ground: Ground) -> None:
         """During a submit the answer is awaited, with a word about it, and the task is not lost."""
@@ -422,7 +458,7 @@ class TestCtrlC:
 
     def test_before_anything(self, ground: Ground) -> None:
         """Where nothing was sent, that is said."""
-        ground.faults.next("create", "429", retry_after=60)
+        ground.faults.next("create", "429", retry_after=30)
         ground.interrupt(after=5.0)
         result = ground("img2img", CAT, "a bear")
         assert result.stderr.splitlines()[-2:] == ["interrupted", "nothing was submitted"]
@@ -462,6 +498,28 @@ class TestCtrlC:
         ground.interrupt(after=1.0)
         told = ["interrupted", "'piapi-async task get 3f2a' tells whether the task was cancelled"]
         assert ground("task", "cancel", "3f2a").stderr.splitlines() == told
+
+    def test_error_while_stopping(self, ground: Ground) -> None:
+        """What goes wrong while the work stops does not take the place of what Ctrl-C has to say."""
+
+        async def stubborn() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise OSError("the disk is full") from None
+
+        ground.interrupt(after=1.0)
+        with pytest.raises(Interrupted, match="interrupted"):
+            run(stubborn(), setting=ground.setting, say=print)
+
+    def test_outside_the_loop(self) -> None:
+        """Ctrl-C while no coroutine runs gives 130 and one line."""
+
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        result = CliRunner().invoke(Program("x", callback=interrupted, invoke_without_command=True))
+        assert (result.exit_code, result.stderr.split()) == (130, ["interrupted"])
 
 
 class TestEmulator:

@@ -386,3 +386,9 @@ def test_requests_are_values(kind: type[Any]) -> None:
 def test_requests_of_different_kinds_differ() -> None:
     """Two kinds of request are never equal."""
     assert make(Img2Img, model=ADVANCED) != make(Img2ImgLora)
+
+
+def test_a_kind_of_request_has_to_say_what_it_sends() -> None:
+    """A kind that does not name its own fields cannot be sent by mistake as if it had none."""
+    with pytest.raises(NotImplementedError):
+        _ = flux._FluxRequest(prompt="a bear").input

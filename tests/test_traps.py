@@ -461,15 +461,15 @@ async def test_errors_survive_pickling() -> None:
 # Traps 11 and 12: virtual time, real sockets, and threads.
 
 
-async def test_hours_pass_in_an_instant() -> None:
-    """In virtual time a task of ten hours is waited for through real sockets, within the test's patience."""
-    async with Emulator(queue_delay=Constant(0.0), durations=Constant(36_000.0)) as server:
-        polling = Polling(wait=Backoff(maximum=3600), timeout=None)
+async def test_an_hour_passes_in_an_instant() -> None:
+    """In virtual time a task of an hour is waited for through real sockets, within the test's patience."""
+    async with Emulator(queue_delay=Constant(0.0), durations=Constant(3600.0)) as server:
+        polling = Polling(wait=Backoff(maximum=900), timeout=None)
         async with Session(server.api_key, base_url=server.url, polling=polling) as session:
             info = await session.run(BEAR)
     assert info.started_at is not None
     assert info.ended_at is not None
-    assert (info.ended_at - info.started_at).total_seconds() == pytest.approx(36_000)
+    assert (info.ended_at - info.started_at).total_seconds() == pytest.approx(3600)
 
 
 async def test_time_does_not_jump_over_work_in_threads(tmp_path: Path) -> None:

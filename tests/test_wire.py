@@ -489,7 +489,7 @@ def test_a_code_that_is_no_number_is_ignored(code: object) -> None:
 @pytest.mark.parametrize("status", [200, 400, 402])
 @pytest.mark.parametrize("words", ["failed to freeze credit", "Failed To Freeze point", "oops: failed to freeze"])
 def test_lack_of_credits_in_words(status: int, words: str) -> None:
-    """Lack is told in words: "failed to freeze" means the balance, whatever status it came with, and the error says where to top up."""
+    """The words "failed to freeze" mean the balance, whatever status comes with them, and the error says what to do."""
     error = api_error({"code": 400, "message": words}, status=status)
     assert type(error) is errors.InsufficientCreditsError
     assert str(error).endswith("; top up at https://piapi.ai/workspace")
@@ -580,6 +580,15 @@ def test_secrets_do_not_show_in_errors(body: object, status: int) -> None:
     shown = f"{error} {error!r} {getattr(error, 'body', '')} {getattr(error, 'message', '')}"
     for piece in (KEY, KEY[:12], "hush", "another-submit"):
         assert piece not in shown
+
+
+def test_a_secret_inside_another_uncovers_nothing() -> None:
+    """A webhook secret that holds the key is hidden whole, in whatever order the two are given."""
+    long = f"{KEY}-and-more"
+    for secrets in ((KEY, long), (long, KEY)):
+        with pytest.raises(errors.InvalidRequestError, match=r"^PiAPI answered 400: bad \*\*\* here$") as caught:
+            _wire.decode_task(answer(f"bad {long} here", status=400), now=0.0, secrets=secrets)
+        assert caught.value.body == "bad *** here"
 
 
 def test_an_empty_secret_hides_nothing() -> None:

@@ -1,0 +1,263 @@
+"""The package's layers and habits, read from its source."""
+
+import ast
+import graphlib
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+import piapi_async
+
+ROOT = Path(piapi_async.__file__).parent
+
+ORDER = [
+    # 0: values
+    ["_media", "_checks", "errors", "task", "flux", "_wire"],
+    # 1: policy
+    ["_clock", "_loop", "events", "retry", "polling", "limits"],
+    # 2: I/O
+    ["_http", "files", "ledger"],
+    # 3: API
+    ["_api", "handle", "session"],
+    # 4: compose
+    ["batch", "webhooks"],
+]
+"""The design's layers, and a fixed order within each: a module imports only what stands before it."""
+
+CORE = [name for layer in ORDER for name in layer]
+
+SURFACES = {"emulator", "testing", "display", "demo", "cli", "otel", "ray", "pytest_plugin", "_sheet"}
+"""Layer 5, with the private modules of the command line (`_cli_…`) and `__main__`; nothing below imports these."""
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
+
+
+@attrs.frozen
+class Import:
+    """One name that a module imports: `from a import b` is `a.b`."""
+
+    module: str
+    target: str
+
+
+def sources() -> dict[str, ast.Module]:
+    """Every module of the package, parsed: `task`, `emulator._server`, and `""` for the root."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+SOURCES = sources()
+NAMES = sorted(SOURCES)
+
+
+def is_for_types(node: ast.AST) -> bool:
+    """Whether this is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a module that run, those in functions included."""
+    for child in ast.iter_child_nodes(tree):
+        if not is_for_types(child):
+            yield child
+            yield from nodes(child)
+
+
+def imported(name: str) -> set[str]:
+    """The full names that a module imports."""
+    found = set()
+    for node in nodes(SOURCES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def uses(name: str, package: str) -> bool:
+    """Whether a module imports a package, or anything in it."""
+    return any(f"{target}.".startswith(f"{package}.") for target in imported(name))
+
+
+def ours(name: str) -> set[str]:
+    """The modules of the package that a module imports; the root is `""`."""
+    found = set()
+    for target in imported(name):
+        package, *parts = target.split(".")
+        if package == "piapi_async":
+            found.add(next((".".join(parts[:n]) for n in (2, 1) if ".".join(parts[:n]) in SOURCES), ""))
+    return found - {name}
+
+
+def top(name: str) -> str:
+    """The module or package at the top level that a module belongs to."""
+    return name.partition(".")[0]
+
+
+def is_surface(name: str) -> bool:
+    """Whether a module is of layer 5."""
+    return top(name) in SURFACES or name == "__main__" or name.startswith("_cli_")
+
+
+def those_using(package: str) -> set[str]:
+    """The top-level modules that import a package."""
+    return {top(name) for name in NAMES if uses(name, package)}
+
+
+def attributes(name: str, of: str) -> set[str]:
+    """What a module takes from another by `of.something`."""
+    return {
+        node.attr
+        for node in nodes(SOURCES[name])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == of
+    }
+
+
+def test_every_module_has_its_place() -> None:
+    """Each module is in the table of layers, so that a new one has to be given its place."""
+    assert [name for name in NAMES if name and top(name) not in CORE and not is_surface(name)] == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name in CORE])
+def test_a_module_imports_only_what_stands_before_it(name: str) -> None:
+    """The modules below the surfaces are in one fixed order, and imports go against it only for types."""
+    assert ours(name) <= set(CORE[: CORE.index(name)])
+
+
+def test_the_root_is_a_table_of_contents() -> None:
+    """The root imports from the core alone, and nothing in it runs but imports, `__all__` and `__getattr__`."""
+    assert ours("") <= set(CORE)
+    kinds = [type(node) for node in SOURCES[""].body]
+    assert set(kinds) <= {ast.Expr, ast.ImportFrom, ast.Assign, ast.FunctionDef}
+    assert kinds.count(ast.Assign) == kinds.count(ast.FunctionDef) == kinds.count(ast.Expr) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name])
+def test_no_module_imports_the_root(name: str) -> None:
+    """Inside the package names come from the modules that define them, never from the root."""
+    assert "" not in ours(name)
+
+
+def test_imports_have_no_cycle() -> None:
+    """The surfaces, too, can be put in an order."""
+    assert list(graphlib.TopologicalSorter({name: ours(name) for name in NAMES}).static_order())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if top(name) == "emulator"])
+def test_the_emulator_stands_apart(name: str) -> None:
+    """The emulator imports nothing of ours but `_clock`, so that a mistake cannot cancel itself out."""
+    assert {top(module) for module in ours(name)} <= {"_clock", "emulator"}
+
+
+def test_tenacity_is_behind_two_modules() -> None:
+    """Only `retry` and `polling` know tenacity."""
+    assert those_using("tenacity") == {"retry", "polling"}
+
+
+def test_the_aiohttp_client_is_behind_one_door() -> None:
+    """Only `_http` and `files` may use aiohttp's client; `session` names two of its types, the emulator is apart."""
+    assert those_using("aiohttp") <= {"_http", "files", "session", "emulator", "webhooks"}
+    assert attributes("session", "aiohttp") <= {"ClientSession", "ClientTimeout"}
+
+
+def test_the_aiohttp_server_is_behind_two_doors() -> None:
+    """Only the emulator and the webhooks may use `aiohttp.web`."""
+    assert those_using("aiohttp.web") <= {"emulator", "webhooks"}
+
+
+@pytest.mark.parametrize(
+    ("package", "users"),
+    [
+        ("sqlite3", {"ledger"}),
+        ("PIL", {"emulator", "display", "demo", "_sheet"}),
+        ("opentelemetry", {"otel"}),
+        ("ray", {"ray"}),
+        ("pytest", {"pytest_plugin"}),
+        ("argparse", set()),
+        ("requests", set()),
+        ("subprocess", set()),
+    ],
+)
+def test_each_heavy_package_has_its_users(package: str, users: set[str]) -> None:
+    """Optional and heavy packages stay inside the modules that are about them."""
+    assert those_using(package) <= users
+
+
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_the_command_line_keeps_its_packages(package: str) -> None:
+    """Only the surfaces use click and rich, and the emulator does not."""
+    assert all(is_surface(name) and name != "emulator" for name in those_using(package))
+
+
+def test_clocks_and_chance_are_in_one_place() -> None:
+    """Only `_clock` reads clocks and draws numbers, but for the jitter of `Backoff`; a seeded `Random` is free."""
+    harmless = {"time": {"gmtime", "strftime"}, "random": {"Random"}}
+    used = {
+        (name, f"{package}.{taken}")
+        for package, free in harmless.items()
+        for name in NAMES
+        if uses(name, package)
+        for taken in attributes(name, package) - free
+    }
+    assert used == {
+        ("_clock", "time.time"),
+        ("_clock", "time.monotonic"),
+        ("_clock", "random.random"),
+        ("polling", "random.random"),
+    }
+    assert not [name for name in NAMES for target in imported(name) if target.startswith(("time.", "random."))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_asks_the_calendar(name: str) -> None:
+    """No module reads the date or makes unseeded identifiers by itself."""
+    assert not {"now", "utcnow", "today"} & (attributes(name, "datetime") | attributes(name, "date"))
+    assert "uuid4" not in attributes(name, "uuid")
+
+
+def test_no_module_is_a_drawer() -> None:
+    """No module is named for being useful."""
+    assert not {part.strip("_") for name in NAMES for part in name.split(".")} & FORBIDDEN_NAMES
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_is_long(path: Path) -> None:
+    """A module that passes 400 lines is split."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def lengths() -> dict[str, int]:
+    """The lines of each function's body, without its docstring."""
+    found = {}
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[ast.get_docstring(node) is not None :]
+                last = (body or node.body)[-1].end_lineno
+                assert last is not None
+                found[f"{name}:{node.lineno} {node.name}"] = last - body[0].lineno + 1 if body else 0
+    return found
+
+
+def test_functions_are_small() -> None:
+    """No function's body is over 50 lines, nine of ten are at most 20, and the median is at most 6."""
+    found = lengths()
+    assert {where: length for where, length in found.items() if length > 50} == {}
+    assert statistics.median(found.values()) <= 6
+    assert sum(length <= 20 for length in found.values()) >= 0.9 * len(found)
+
+
+def test_the_reading_of_imports_sees_what_there_is() -> None:
+    """These tests read real imports: some that are known to be there are found, those for types alone are not."""
+    assert {"_checks", "_clock", "errors", "retry", "task"} <= ours("polling")
+    assert ours("errors") == set()
+    assert uses("session", "aiohttp")
+    assert not uses("session", "aio")
+    assert ours("emulator._server") >= {"_clock", "emulator._service"}

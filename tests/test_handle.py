@@ -1,0 +1,376 @@
+"""`TaskHandle`: waiting, looking, several waiters, and what the errors keep."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from raw_server import RawServer, answer, cut, holding, stall, task
+
+from piapi_async import Backoff, Img2Img, Polling, Session, TaskFailedError, WaitTimeoutError, events
+from piapi_async.emulator import Constant, Emulator
+from piapi_async.errors import (
+    InvalidRequestError,
+    NoOutputError,
+    RequestTimeoutError,
+    ServerError,
+    TaskCanceledError,
+)
+from piapi_async.testing import EventLog
+
+BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
+EACH_SECOND = Polling(wait=Backoff(initial=1, maximum=1, jitter=0.0))
+
+
+async def test_submitted_handle_knows_its_task() -> None:
+    """A handle from `submit` holds the task as it was accepted, and shows it in one line."""
+    async with RawServer(task("t-1", "Pending")) as server, Session("k", base_url=server.url) as session:
+        handle = await session.submit(BEAR)
+    assert handle.task_id == "t-1"
+    assert handle.info is not None
+    assert (handle.info.status, handle.info.raw_status) == ("pending", "Pending")
+    assert repr(handle) == "<TaskHandle t-1 Pending>"
+
+
+async def test_handle_from_elsewhere_knows_only_the_name() -> None:
+    """`session.task` sends nothing; the first look fills the handle in."""
+    async with RawServer(task("t-1", "processing")) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        assert (handle.task_id, handle.info, repr(handle)) == ("t-1", None, "<TaskHandle t-1 not seen yet>")
+        assert server.received == []
+        info = await handle.refresh()
+        assert handle.info is info
+        assert repr(handle) == "<TaskHandle t-1 processing>"
+
+
+async def test_awaiting_a_handle_is_waiting() -> None:
+    """`await handle` gives what `await handle.wait()` gives."""
+    async with Emulator(queue_delay=Constant(1.0), durations=Constant(2.0)) as server:
+        async with Session(server.api_key, base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+            info = await handle
+            assert info is await handle.wait()
+    assert info.status == "completed"
+
+
+async def test_finished_handle_answers_without_a_request() -> None:
+    """Once a task was seen to be over, waiting, looking and updates cost nothing, also with the session closed."""
+    async with RawServer(task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url) as session:
+            handle = session.task("t-1")
+            info = await handle
+        assert await handle is info
+        assert await handle.wait(timeout=0) is info
+        assert await handle.refresh() is info
+        assert [seen async for seen in handle.updates()] == [info]
+        assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "kind", "words"),
+    [
+        ("failed", {"error": {"code": 10000, "message": "out of memory"}}, TaskFailedError, "failed: out of memory"),
+        ("failed", {"error": {"raw_message": "upstream gone"}}, TaskFailedError, "failed: upstream gone"),
+        ("failed", {"error": {"message": ""}, "logs": ["", "no face found", " "]}, TaskFailedError, "no face found"),
+        ("failed", {"error": {"message": "task failed"}, "logs": ["no face"]}, TaskFailedError, "task failed: no face"),
+        ("Failed", {}, TaskFailedError, "task t-1 failed: no reason given"),
+        ("cancelled", {}, TaskCanceledError, "task t-1 was cancelled"),
+        ("success", {"output": None}, NoOutputError, "task t-1 completed without output"),
+        ("completed", {"output": {"image_url": "", "image_urls": []}}, NoOutputError, "without output"),
+    ],
+)
+async def test_task_that_is_over_without_a_picture_raises(
+    status: str, fields: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    """A failed, a cancelled and an empty task raise their own error, again and again, without a further request."""
+    async with RawServer(task("t-1", status, **fields)) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        for _ in range(2):
+            with pytest.raises(kind, match=words) as caught:
+                await handle
+            assert caught.value.info is handle.info  # type: ignore[attr-defined]
+            assert caught.value.safe_to_resubmit is False  # type: ignore[attr-defined]
+        assert len(server.received) == 1
+        assert (await handle.refresh()).raw_status == status
+
+
+async def test_output_other_than_pictures_is_output() -> None:
+    """A completed task of another model, with something in `output` that is no picture, is not an error."""
+    async with RawServer(task("t-1", "completed", output={"video": "x"})) as server:
+        async with Session("k", base_url=server.url) as session:
+            info = await session.task("t-1")
+    assert info.images == ()
+    assert info.raw["output"] == {"video": "x"}
+
+
+async def test_several_waiters_all_get_the_task() -> None:
+    """Ten coroutines may wait on one handle; each gets the task, and cancelling one leaves the others waiting."""
+    async with Emulator(queue_delay=Constant(1.0), durations=Constant(5.0)) as server:
+        async with Session(server.api_key, base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+            waiting = [asyncio.ensure_future(handle.wait()) for _ in range(10)]
+            await asyncio.sleep(1)
+            waiting[0].cancel()
+            done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(done[0], asyncio.CancelledError)
+    assert [getattr(info, "status", None) for info in done[1:]] == ["completed"] * 9
+
+
+async def test_late_answer_does_not_undo_the_end() -> None:
+    """A look whose answer comes late, after another saw the task completed, does not make it unfinished again."""
+    go = asyncio.Event()
+    replies = (holding(task("t-1", "processing"), until=go), task("t-1", "completed"))
+    async with RawServer(*replies) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        late = asyncio.ensure_future(handle.refresh())
+        await asyncio.sleep(0.1)
+        assert (await handle).status == "completed"
+        go.set()
+        await late
+        assert handle.info is not None
+        assert handle.info.status == "completed"
+
+
+async def test_updates_yield_changes_only() -> None:
+    """`updates` gives the task as it is known, then each change once, however often it is looked at, then ends."""
+    async with Emulator(queue_delay=Constant(5.0), durations=Constant(7.0)) as server:
+        async with Session(server.api_key, base_url=server.url, polling=EACH_SECOND) as session:
+            handle = await session.submit(BEAR)
+            seen = [info.status.value async for info in handle.updates()]
+        assert len([record for record in server.requests if record.endpoint == "get"]) >= 12
+    assert seen == ["pending", "processing", "completed"]
+
+
+async def test_updates_tell_a_failure_and_do_not_raise_it() -> None:
+    """The last update of a failed task is that task."""
+    async with Emulator(queue_delay=Constant(1.0), durations=Constant(1.0)) as server:
+        async with Session(server.api_key, base_url=server.url) as session:
+            server.faults.next("create", "task-fails", reason="bad luck")
+            handle = await session.submit(BEAR)
+            last = [info async for info in handle.updates()][-1]
+    assert (last.status, last.reason) == ("failed", "bad luck")
+
+
+async def test_updates_of_a_handle_from_elsewhere_begin_with_a_look() -> None:
+    """Where nothing is known yet, the first update is the first look; an unchanged look is no update."""
+    replies = (task("t", "pending"), task("t", "pending"), cut, task("t", "pending"), task("t", "completed"))
+    async with RawServer(*replies) as server, Session("k", base_url=server.url, polling=EACH_SECOND) as session:
+        assert [info.status.value async for info in session.task("t").updates()] == ["pending", "completed"]
+
+
+async def test_updates_time_out_between_two_changes() -> None:
+    """Where nothing changes for as long as `timeout`, `updates` raises, and says how long it was."""
+    async with RawServer(task("t", "processing")) as server, Session("k", base_url=server.url) as session:
+        seen = []
+        with pytest.raises(WaitTimeoutError, match="still processing after 30 s"):
+            async for info in session.task("t").updates(timeout=30, polling=EACH_SECOND):
+                seen.append(info)
+        assert len(seen) == 1
+        assert 29 <= len(server.received) <= 33
+
+
+async def test_no_time_means_one_look() -> None:
+    """`timeout=0` makes exactly one look, whatever was known before, and the error keeps what was seen."""
+    async with RawServer(task("t-1", "processing")) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        for looks in (1, 2, 3):
+            with pytest.raises(WaitTimeoutError) as caught:
+                await handle.wait(timeout=0)
+            assert len(server.received) == looks
+        assert caught.value.handle is handle
+        assert caught.value.info is handle.info
+
+
+async def test_no_time_is_enough_for_a_finished_task() -> None:
+    """`timeout=0` right after a submit sees a task that is over by now."""
+    async with RawServer(task("t-1", "pending"), task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+            assert (await handle.wait(timeout=0)).status == "completed"
+
+
+async def test_wait_without_a_limit_goes_on() -> None:
+    """`timeout=None` is no limit: hours later the wait still goes on, and ends with the task."""
+    slowly = Polling(wait=Backoff(initial=60, maximum=60, jitter=0.0), timeout=5.0)
+    async with Emulator(queue_delay=Constant(0.0), durations=Constant(3600.0)) as server:
+        async with Session(server.api_key, base_url=server.url, polling=slowly) as session:
+            handle = await session.submit(BEAR)
+            assert (await handle.wait(timeout=None)).status == "completed"
+
+
+async def test_wait_timeout_says_what_to_do() -> None:
+    """The error names the task, where it stands, how long was waited and how to go on; it keeps handle and task."""
+    async with RawServer(task("t-1", "Processing")) as server, Session("k", base_url=server.url) as session:
+        handle = await session.submit(BEAR)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        with pytest.raises(WaitTimeoutError) as caught:
+            await handle.wait(timeout=20)
+        assert loop.time() - begun == pytest.approx(20.0, abs=0.2)
+    error = caught.value
+    assert str(error) == "task t-1 still Processing after 20 s; session.task('t-1').wait() goes on watching"
+    assert error.handle is handle
+    assert error.info is handle.info
+    assert isinstance(error, TimeoutError)
+    assert error.safe_to_resubmit is False
+
+
+async def test_wait_goes_on_after_its_timeout() -> None:
+    """The handle in a `WaitTimeoutError` goes on watching the same task."""
+    async with Emulator(queue_delay=Constant(1.0), durations=Constant(30.0)) as server:
+        async with Session(server.api_key, base_url=server.url) as session:
+            with pytest.raises(WaitTimeoutError) as caught:
+                await session.run(BEAR, timeout=10)
+            assert caught.value.handle is not None
+            assert (await caught.value.handle).status == "completed"
+        assert len(server.tasks) == 1
+
+
+async def test_wait_for_a_task_that_was_never_seen_times_out_in_words() -> None:
+    """Where no look succeeded within the time, the error says so and has no task."""
+    async with RawServer(answer(status=503)) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(WaitTimeoutError, match="task t-1 not seen yet after 3 s") as caught:
+            await session.task("t-1").wait(timeout=3)
+    assert caught.value.info is None
+
+
+async def test_policys_timeout_holds_where_none_is_given() -> None:
+    """Without `timeout` the session's policy decides, and a policy given for this wait decides before it."""
+    async with RawServer(task("t-1", "processing")) as server:
+        async with Session("k", base_url=server.url, polling=Polling(timeout=50.0)) as session:
+            with pytest.raises(WaitTimeoutError, match="after 50 s"):
+                await session.task("t-1")
+            with pytest.raises(WaitTimeoutError, match="after 7 s"):
+                await session.task("t-1").wait(polling=Polling(timeout=7.0))
+
+
+async def test_stalling_last_look_is_bounded() -> None:
+    """A look that stalls at the end of the time holds the wait for five seconds more, not for its own time limit."""
+    async with RawServer(task("t-1", "processing"), stall) as server, Session("k", base_url=server.url) as session:
+        handle = await session.submit(BEAR)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        with pytest.raises(WaitTimeoutError):
+            await handle.wait(timeout=10, polling=Polling(wait=Backoff(initial=60, maximum=60)))
+        assert loop.time() - begun == pytest.approx(15.0, abs=0.2)
+
+
+@pytest.mark.parametrize("limit", [-1, -0.001, float("nan")])
+async def test_negative_timeout_is_refused(limit: float) -> None:
+    """A time limit below zero is refused before any look."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(ValueError, match="timeout must be seconds >= 0, or None for no limit, got"):
+            await session.task("t-1").wait(timeout=limit)
+        assert server.received == []
+
+
+async def test_many_failed_looks_in_a_row_end_the_wait() -> None:
+    """After `max_errors` failed looks the wait raises what the last one met, with a note that names the task."""
+    policy = Polling(max_errors=4)
+    async with RawServer(task("t-1"), answer(status=502)) as server:
+        async with Session("k", base_url=server.url, polling=policy) as session:
+            with pytest.raises(ServerError) as caught:
+                await session.run(BEAR)
+        assert len(server.received) == 5
+    assert caught.value.__notes__ == ["task t-1 may go on; session.task('t-1').wait() goes on watching"]
+
+
+async def test_looks_that_time_out_are_not_the_waits_timeout() -> None:
+    """Requests that time out, too often, are told as `RequestTimeoutError`, not as the end of the wait's time."""
+    async with RawServer(task("t-1"), stall) as server:
+        async with Session("k", base_url=server.url, polling=Polling(max_errors=2)) as session:
+            with pytest.raises(RequestTimeoutError):
+                await session.run(BEAR)
+
+
+async def test_a_good_look_forgives_the_bad_ones() -> None:
+    """Only failures in a row count: a wait with every other look failed goes on to the end."""
+    bad, good = answer(status=500), task("t-1", "processing")
+    replies = (task("t-1"), *([bad, good] * 10), bad, task("t-1", "completed"))
+    async with RawServer(*replies) as server:
+        async with Session("k", base_url=server.url, polling=Polling(max_errors=2)) as session:
+            assert (await session.run(BEAR)).status == "completed"
+
+
+async def test_unknown_status_is_not_the_end_and_told_once() -> None:
+    """A status word nobody knows is kept as it came, is not terminal, and is told once per handle and word."""
+    log = EventLog()
+    words = ("dreaming", "dreaming", "waking", "dreaming", "completed")
+    async with RawServer(*(task("t-1", word) for word in words)) as server:
+        async with Session("k", base_url=server.url, observers=[log]) as session:
+            handle = session.task("t-1")
+            seen = [info.raw_status async for info in handle.updates()]
+    assert seen == ["dreaming", "waking", "dreaming", "completed"]
+    assert [event.raw_status for event in log.of(events.UnknownStatus)] == ["dreaming", "waking"]
+
+
+async def test_refresh_looks_again_after_a_failure() -> None:
+    """`refresh` repeats a look by the retry policy, and gives a failed task like any other."""
+    async with RawServer(cut, cut, answer(status=503), task("t-1", "failed")) as server:
+        async with Session("k", base_url=server.url) as session:
+            assert (await session.task("t-1").refresh()).status == "failed"
+        assert len(server.received) == 4
+
+
+async def test_cancel_tells_how_the_task_stands() -> None:
+    """`cancel` asks the service, looks at the task, and leaves a handle that is over."""
+    async with Emulator(queue_delay=Constant(60.0)) as server:
+        async with Session(server.api_key, base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+            info = await handle.cancel()
+            assert info.status == "canceled"
+            assert handle.info is info
+            with pytest.raises(TaskCanceledError):
+                await handle
+        assert [record.endpoint for record in server.requests] == ["create", "cancel", "get"]
+        assert server.charges == ()
+
+
+async def test_refused_cancel_is_raised() -> None:
+    """A task that works already is not cancelled; the service's words come out, and the handle stays as it was."""
+    async with Emulator(queue_delay=Constant(0.0), durations=Constant(60.0)) as server:
+        async with Session(server.api_key, base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+            await asyncio.sleep(1)
+            with pytest.raises(InvalidRequestError, match="only a pending task can be canceled"):
+                await handle.cancel()
+            assert handle.info is not None
+            assert handle.info.status == "pending"
+
+
+async def test_cancel_is_tried_again() -> None:
+    """A cancel that fails in transit is sent again by the retry policy, and told as such."""
+    log = EventLog()
+    async with Emulator(queue_delay=Constant(600.0)) as server:
+        async with Session(server.api_key, base_url=server.url, observers=[log]) as session:
+            handle = await session.submit(BEAR)
+            server.faults.next("cancel", "503")
+            assert (await handle.cancel()).status == "canceled"
+    assert [event.action for event in log.of(events.Retrying)] == ["cancel"]
+
+
+async def test_cancelled_updates_tell_that_the_task_goes_on() -> None:
+    """Cancelling who iterates `updates` is cancelling a wait: the event names the task."""
+    log = EventLog()
+    async with RawServer(task("t-1", "processing")) as server:
+        async with Session("k", base_url=server.url, observers=[log]) as session:
+
+            async def watch() -> None:
+                async for _ in session.task("t-1").updates():
+                    pass
+
+            watching = asyncio.ensure_future(watch())
+            await asyncio.sleep(5)
+            watching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await watching
+    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"]
+
+
+async def test_updates_that_are_left_early_ask_no_more() -> None:
+    """Leaving the loop over `updates` is the end of the looking."""
+    async with RawServer(task("t-1", "processing")) as server, Session("k", base_url=server.url) as session:
+        updates = session.task("t-1").updates()
+        assert (await anext(updates)).status == "processing"
+        await updates.aclose()  # type: ignore[attr-defined]
+        await asyncio.sleep(60)
+        assert len(server.received) == 1

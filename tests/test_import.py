@@ -1,0 +1,77 @@
+"""What `import piapi_async` does, and what it leaves alone; each in an interpreter of its own."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import piapi_async
+
+HEAVY = ("aiohttp.web", "click", "rich", "PIL", "sqlite3", "argparse", "piapi_async.emulator", "piapi_async.testing")
+"""Modules that an import of the root must not bring along."""
+
+
+def run(code: str, *options: str) -> str:
+    """What a fresh interpreter prints; it has to end well and to warn of nothing."""
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_importing_is_silent_and_light() -> None:
+    """With every warning an error the import prints nothing, and loads nothing that most users do not need."""
+    code = f"import sys, piapi_async; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    assert run(code, "-W", "error") == "[]\n"
+
+
+def test_importing_starts_nothing() -> None:
+    """After the import there is no thread, no event loop and no open socket, and making values needs no loop."""
+    code = """
+import threading, asyncio, socket, gc
+import piapi_async
+from piapi_async import Governor, Img2Img, Polling, RetryPolicy, Session
+Session(api_key="k"), Governor(max_in_flight=2), Polling(), RetryPolicy(), Img2Img(prompt="a", image="https://e.com/a")
+kinds = (socket.socket, asyncio.AbstractEventLoop)
+print(threading.active_count(), [it for it in gc.get_objects() if isinstance(it, kinds)])
+"""
+    assert run(code, "-W", "error") == "1 []\n"
+
+
+def test_every_module_can_be_imported_first() -> None:
+    """No module depends on another having been imported before it."""
+    names = sorted(path.stem for path in Path(piapi_async.__file__).parent.glob("*.py") if path.stem != "__init__")
+    code = f"""
+import importlib, sys
+for name in {names}:
+    for loaded in [key for key in sys.modules if key.split(".")[0] == "piapi_async"]:
+        del sys.modules[loaded]
+    importlib.import_module("piapi_async." + name)
+print("done")
+"""
+    assert run(code) == "done\n"
+
+
+def test_all_is_what_can_be_reached() -> None:
+    """`__all__` names exactly the public names of the root that are no modules, sorted, and they are few."""
+    reachable = {
+        name for name, value in vars(piapi_async).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert piapi_async.__all__ == sorted(reachable)
+    assert len(piapi_async.__all__) <= 25
+
+
+@pytest.mark.parametrize("name", piapi_async.__all__)
+def test_every_public_name_knows_its_home(name: str) -> None:
+    """Each name of the root has a docstring, and says where its source is, as notebooks show it."""
+    value = getattr(piapi_async, name)
+    assert inspect.getdoc(value)
+    assert value.__module__.startswith("piapi_async.")
+    assert inspect.getsource(value)
+
+
+def test_a_name_that_is_not_there() -> None:
+    """The root answers for a wrong name as any module does."""
+    with pytest.raises(AttributeError, match=r"^module 'piapi_async' has no attribute 'Sesion'$"):
+        piapi_async.Sesion  # noqa: B018 - the access is what is tried

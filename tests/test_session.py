@@ -1,0 +1,588 @@
+"""`Session`: how it begins and ends, what it sends, and a thousand tasks at once."""
+
+import asyncio
+import gc
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from raw_server import RawServer, answer, closing, holding, in_thread, stall, task
+
+from piapi_async import (
+    Backoff,
+    Governor,
+    Img2Img,
+    LoRA,
+    Polling,
+    RetryPolicy,
+    Session,
+    TaskRequest,
+    WebhookConfig,
+    events,
+)
+from piapi_async.emulator import Constant, Emulator, Uniform
+from piapi_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    PiAPIError,
+    SubmissionInDoubtError,
+    UnexpectedResponseError,
+)
+from piapi_async.testing import EventLog
+
+BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
+QUICK = Polling(wait=Backoff(initial=0.01, maximum=0.01, jitter=0.0))
+LOOKS = Polling(wait=Backoff(initial=0.5, maximum=0.5, jitter=0.0))
+
+
+def short(**options: Any) -> Emulator:
+    """An emulator whose tasks are over at once."""
+    return Emulator(queue_delay=Constant(0.0), durations=Constant(0.0), **options)
+
+
+# What goes over the wire.
+
+
+async def test_the_documented_request_goes_over_the_wire_as_documented() -> None:
+    """The example of PiAPI's image-to-image page is sent as it stands there: the same JSON, the same headers."""
+    request = Img2Img(prompt="a bear", image="https://i.ibb.co/J7ZNgSG/01.jpg")
+    async with RawServer(task()) as server, Session("the-key", base_url=server.url) as session:
+        await session.submit(request, webhook=WebhookConfig("https://webhook.site/xxxx"))
+        (received,) = server.received
+    assert received.line == "POST /api/v1/task"
+    assert json.loads(received.body) == {
+        "model": "Qubico/flux1-schnell",
+        "task_type": "img2img",
+        "input": {"prompt": "a bear", "image": "https://i.ibb.co/J7ZNgSG/01.jpg"},
+        "config": {"webhook_config": {"endpoint": "https://webhook.site/xxxx", "secret": ""}},
+    }
+    assert received.headers.count(("X-API-Key", "the-key")) == 1
+    assert received.headers.count(("Content-Type", "application/json")) == 1
+    assert ("Content-Length", str(len(received.body))) in received.headers
+    names = Counter(name.lower() for name, _ in received.headers)
+    assert names["content-type"] == names["x-api-key"] == names["content-length"] == 1
+    assert not {"authorization", "cookie", "expect", "transfer-encoding"} & names.keys()
+
+
+async def test_a_look_and_a_cancel_go_over_the_wire_as_documented() -> None:
+    """`GET` and `DELETE` carry the key and no body."""
+    replies = (task("t-1", "pending"), answer({"code": 200, "message": "task t-1 canceled"}), task("t-1", "canceled"))
+    async with RawServer(*replies) as server, Session("the-key", base_url=server.url) as session:
+        await session.get_task("t-1")
+        assert (await session.cancel_task("t-1")).status == "canceled"
+        lines = [received.line for received in server.received]
+        assert lines == ["GET /api/v1/task/t-1", "DELETE /api/v1/task/t-1", "GET /api/v1/task/t-1"]
+        for received in server.received:
+            assert ("X-API-Key", "the-key") in received.headers
+            assert received.body == b""
+            assert "content-type" not in {name.lower() for name, _ in received.headers}
+
+
+async def test_client_names_itself() -> None:
+    """The `User-Agent` says which package asks, and not which HTTP library."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        await session.get_task("t-1")
+        agents = [value for name, value in server.received[0].headers if name == "User-Agent"]
+    assert len(agents) == 1
+    assert agents[0].startswith("piapi_async")
+
+
+@pytest.mark.parametrize(
+    ("task_id", "path"),
+    [
+        ("../../account/info", "..%2F..%2Faccount%2Finfo"),
+        ("a/b?c=d#e", "a%2Fb%3Fc=d%23e"),
+        ("%2e%2e", "%252e%252e"),
+        ("ä ö", "%C3%A4%20%C3%B6"),
+        ("a\r\nX-Evil: 1", "a%0D%0AX-Evil:%201"),
+        ("\ud800", "%3F"),
+    ],
+)
+async def test_task_id_cannot_leave_its_place_in_the_path(task_id: str, path: str) -> None:
+    """Whatever a task is called, its name stays one piece of the path, on the wire as well."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        await session.get_task(task_id)
+        assert server.received[0].line == f"GET /api/v1/task/{path}"
+
+
+@pytest.mark.parametrize("task_id", ["", " ", ".", "..", "\n", None, 7, b"t"])
+async def test_impossible_task_id_is_refused_before_anything_is_sent(task_id: Any) -> None:
+    """An empty name, one of dots only and a wrong type are refused in a sentence with the value."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(ValueError, match="task_id must be"):
+            session.task(task_id)
+        for call in (session.get_task, session.cancel_task):
+            with pytest.raises(ValueError, match="task_id must be"):
+                await call(task_id)
+        assert server.received == []
+
+
+async def test_slash_at_the_end_of_base_url_does_no_harm() -> None:
+    """`base_url` may end in a slash, and may have a path of its own."""
+    async with RawServer(task()) as server, Session("k", base_url=f"{server.url}/proxy/") as session:
+        await session.get_task("t")
+        assert server.received[0].line == "GET /proxy/api/v1/task/t"
+
+
+async def test_request_of_any_class_can_be_submitted() -> None:
+    """What has `model`, `task_type`, `input` and `service_mode` is a request; what is not set is not sent."""
+    request = TaskRequest(model="x/y", task_type="txt2img", input={"prompt": "p", "n": 1.5}, service_mode="public")
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        await session.submit(request)
+        body = json.loads(server.received[0].body)
+    expected = {"model": "x/y", "task_type": "txt2img", "input": {"prompt": "p", "n": 1.5}}
+    assert body == {**expected, "config": {"service_mode": "public"}}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_redirect_of_the_api_never_carries_the_key_away(status: int, method: str) -> None:
+    """The API answering with a redirect to another host is not followed: that host is not even contacted."""
+    async with RawServer(task()) as other:
+        elsewhere = answer(status=status, headers={"Location": f"{other.url}/api/v1/task/t"})
+        async with RawServer(elsewhere) as server:
+            async with Session("k", base_url=server.url, retry=RetryPolicy(attempts=1)) as session:
+                doing = {"GET": session.get_task, "DELETE": session.cancel_task}.get(method)
+                kind = SubmissionInDoubtError if doing is None else UnexpectedResponseError
+                with pytest.raises(kind, match=str(status)):
+                    await (session.submit(BEAR) if doing is None else doing("t"))
+        assert other.received == []
+
+
+async def test_wrong_key_is_an_error_at_once() -> None:
+    """A key the service does not know is told after one request, with what to check."""
+    async with short() as server, Session("wrong", base_url=server.url) as session:
+        with pytest.raises(AuthenticationError, match="PIAPI_API_KEY"):
+            await session.run(BEAR)
+        assert len(server.requests) == 1
+
+
+# How a session is set up.
+
+
+def test_key_and_url_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PIAPI_API_KEY` and `PIAPI_BASE_URL` hold where no argument is given; an argument wins."""
+    monkeypatch.setenv("PIAPI_API_KEY", "from-outside")
+    monkeypatch.setenv("PIAPI_BASE_URL", "http://localhost:1/")
+    assert repr(Session()) == "<Session http://localhost:1>"
+    assert repr(Session(base_url="http://localhost:2")) == "<Session http://localhost:2>"
+    monkeypatch.delenv("PIAPI_BASE_URL")
+    assert repr(Session()) == "<Session https://api.piapi.ai>"
+
+
+async def test_key_from_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key in the environment is the one that is sent, unless an argument says otherwise."""
+    monkeypatch.setenv("PIAPI_API_KEY", "from-outside")
+    async with RawServer(task()) as server:
+        async with Session(base_url=server.url) as session, Session("given", base_url=server.url) as other:
+            await session.get_task("t")
+            await other.get_task("t")
+        assert [dict(received.headers)["X-API-Key"] for received in server.received] == ["from-outside", "given"]
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_missing_key_is_one_clear_sentence(key: str | None) -> None:
+    """Without a key there is no session, and the error says how to get one."""
+    with pytest.raises(ConfigurationError, match="no API key: pass api_key= or set PIAPI_API_KEY"):
+        Session(key)
+
+
+@pytest.mark.parametrize("key", ["two words", "line\n", "tab\t", "schlüssel", "nul\0", "a\r\nX-Evil: 1"])
+def test_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> None:
+    """A key that no header can carry is refused, and the error does not repeat it."""
+    with pytest.raises(ConfigurationError, match="printable ASCII") as caught:
+        Session(key)
+    assert key not in str(caught.value)
+    assert caught.value.safe_to_resubmit is True
+
+
+@pytest.mark.parametrize("url", ["piapi.ai", "ftp://piapi.ai", "http://", "http://[::1", "http://h:port", "http://a b"])
+def test_bad_base_url_is_one_clear_sentence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `base_url` that is no http(s) URL is refused with its value, wherever it came from."""
+    with pytest.raises(ConfigurationError, match=r"base_url must be an http\(s\) URL, got") as caught:
+        Session("k", base_url=url)
+    assert repr(url) in str(caught.value)
+    monkeypatch.setenv("PIAPI_BASE_URL", url)
+    with pytest.raises(ConfigurationError, match="base_url"):
+        Session("k")
+
+
+def test_contradictions_are_refused() -> None:
+    """A governor of one's own and a number for another contradict each other; `on_cancel` has two values."""
+    with pytest.raises(ConfigurationError, match="governor= or max_in_flight="):
+        Session("k", governor=Governor(), max_in_flight=3)
+    with pytest.raises(ConfigurationError, match="'detach' or 'cancel', got 'stop'"):
+        Session("k", on_cancel="stop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_in_flight"):
+        Session("k", max_in_flight=0)
+
+
+def test_session_needs_no_event_loop_to_be_made() -> None:
+    """A session is made, shown and thrown away outside any event loop, without a warning."""
+    session = Session("k", base_url="http://localhost:9")
+    assert repr(session) == "<Session http://localhost:9>"
+    assert repr(session.task("t-1")) == "<TaskHandle t-1 not seen yet>"
+    del session
+    gc.collect()
+
+
+# How a session ends, and begins again.
+
+
+async def test_closed_session_is_one_clear_error() -> None:
+    """After `aclose` every call is the same sentence and sends nothing; closing again does nothing."""
+    async with RawServer(task()) as server:
+        session = Session("k", base_url=server.url)
+        handle = session.task("t")
+        await session.get_task("t")
+        await session.aclose()
+        await session.aclose()
+        calls: list[Callable[[], Any]] = [
+            lambda: session.submit(BEAR),
+            lambda: session.run(BEAR),
+            lambda: session.get_task("t"),
+            lambda: session.cancel_task("t"),
+            lambda: session.download("http://localhost/a.png", "nowhere.png"),
+            handle.wait,
+            handle.refresh,
+        ]
+        for call in calls:
+            with pytest.raises(ConfigurationError, match="this session is closed; 'async with session' opens it again"):
+                await call()
+        assert len(server.received) == 1
+
+
+async def test_closed_session_opens_again() -> None:
+    """`async with` opens a session that was closed, as often as wanted."""
+    async with RawServer(task()) as server:
+        session = Session("k", base_url=server.url)
+        for _ in range(3):
+            async with session as same:
+                assert same is session
+                assert (await session.get_task("t")).task_id == "t-1"
+
+
+async def test_closing_frees_the_connections() -> None:
+    """After `async with` no connection to the server is open."""
+    async with RawServer(task()) as server:
+        async with Session("k", base_url=server.url) as session:
+            await asyncio.gather(*(session.get_task("t") for _ in range(5)))
+            assert len(server.busy) == 5
+        await asyncio.sleep(0.01)
+        assert server.busy == set()
+
+
+async def test_forgotten_session_warns() -> None:
+    """A session that was used and not closed says so when it goes, with what to do, and its connections go with it."""
+    async with RawServer(task()) as server:
+        session = Session("k", base_url=server.url)
+        await session.get_task("t")
+        gc.collect()  # what the call left behind holds the session in a circle
+        with pytest.warns(ResourceWarning, match="was not closed; use 'async with' or 'await session.aclose"):
+            del session
+        await asyncio.sleep(0.05)
+        assert server.busy == set()
+
+
+async def test_borrowed_client_session_is_never_closed() -> None:
+    """`http=` is used and left open, its headers are sent along, and forgetting the session does not warn."""
+    async with RawServer(task()) as server, aiohttp.ClientSession(headers={"X-Mine": "1"}) as http:
+        async with Session("k", base_url=server.url, http=http) as session:
+            await session.get_task("t")
+        assert not http.closed
+        other = Session("k", base_url=server.url, http=http)
+        await other.get_task("t")
+        del other
+        gc.collect()
+        assert not http.closed
+        assert [dict(received.headers)["X-Mine"] for received in server.received] == ["1", "1"]
+
+
+async def test_borrowed_client_session_that_is_closed_is_told() -> None:
+    """A borrowed session that its owner has closed is one clear error, and nothing is in doubt."""
+    http = aiohttp.ClientSession()
+    await http.close()
+    log = EventLog()
+    async with Session("k", base_url="http://localhost:9", http=http, observers=[log]) as session:
+        with pytest.raises(ConfigurationError, match="passed as http= is closed"):
+            await session.submit(BEAR)
+    assert log == []
+
+
+async def test_borrowed_client_session_may_raise_for_status() -> None:
+    """An owner who set `raise_for_status=True` for his own requests does not change what a 429 means here."""
+    limited = answer(status=429, headers={"Retry-After": "2"})
+    async with RawServer(limited, task()) as server, aiohttp.ClientSession(raise_for_status=True) as http:
+        async with Session("k", base_url=server.url, http=http) as session:
+            assert (await session.submit(BEAR)).task_id == "t-1"
+        assert len(server.received) == 2
+
+
+async def test_borrowed_client_session_with_few_connections_is_enough() -> None:
+    """A borrowed session that has one connection serves twenty calls, one after the other."""
+    connector = aiohttp.TCPConnector(limit=1)
+    async with RawServer(task()) as server, aiohttp.ClientSession(connector=connector) as http:
+        async with Session("k", base_url=server.url, http=http) as session:
+            handles = await asyncio.gather(*(session.submit(BEAR) for _ in range(20)))
+        assert len(handles) == len(server.received) == 20
+
+
+async def test_closing_during_a_submit_leaves_a_doubt() -> None:
+    """A session closed while a submit is under way: the submit ends, and says that a task may exist."""
+    log = EventLog()
+    async with RawServer(stall) as server:
+        session = Session("k", base_url=server.url, observers=[log])
+        submitting = asyncio.ensure_future(session.submit(BEAR))
+        await asyncio.sleep(1)
+        await session.aclose()
+        with pytest.raises(SubmissionInDoubtError):
+            await submitting
+    assert len(log.of(events.SubmissionInDoubt)) == 1
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_session_lives_through_several_event_loops(*, closes: bool) -> None:
+    """One session serves one `asyncio.run` after the other, closed in between or not, and leaves no socket behind."""
+    with in_thread(RawServer(task(status="completed"))) as server:
+        session = Session("k", base_url=server.url, polling=QUICK, max_in_flight=2)
+
+        async def use() -> list[str]:
+            infos = await asyncio.gather(*(session.run(BEAR) for _ in range(4)))
+            if closes:
+                await session.aclose()
+            return [info.task_id for info in infos]
+
+        async def reopen_and_use() -> list[str]:
+            async with session:
+                return await use()
+
+        for _ in range(2):
+            assert asyncio.run(reopen_and_use() if closes else use()) == ["t-1"] * 4
+        asyncio.run(session.aclose())
+        del session
+        gc.collect()
+
+
+def test_handle_lives_through_several_event_loops() -> None:
+    """A handle from one `asyncio.run` is waited for in the next."""
+    with in_thread(RawServer(task(), task(status="processing"), task(status="completed"))) as server:
+        session = Session("k", base_url=server.url, polling=QUICK)
+        handle = asyncio.run(session.submit(BEAR))
+        assert asyncio.run(handle.wait()).status == "completed"
+        asyncio.run(session.aclose())
+
+
+def test_loop_that_ends_closes_what_was_forgotten() -> None:
+    """At the end of `asyncio.run` no connection stays open, though the session was not closed; dropping it warns."""
+    with in_thread(RawServer(task())) as server:
+        session = Session("k", base_url=server.url)
+        asyncio.run(session.get_task("t"))
+        for _ in range(100):
+            if not server.busy:
+                break
+            asyncio.run(asyncio.sleep(0.001))
+        assert server.busy == set()
+        with pytest.warns(ResourceWarning, match="was not closed"):
+            del session
+            gc.collect()
+
+
+# Many tasks at once.
+
+
+async def test_thousand_tasks_are_submitted_once_each() -> None:
+    """A thousand `run` in one `gather` make a thousand tasks, one each, and all are waited for."""
+    polling = Polling(wait=Backoff(initial=6, maximum=6, jitter=1))
+    async with Emulator(queue_delay=Constant(1.0), durations=Uniform(1.0, 3.0), concurrency=1000) as server:
+        async with Session(server.api_key, base_url=server.url, polling=polling) as session:
+            asked = [Img2Img(prompt=f"bear {n}", image="https://example.com/a.jpg") for n in range(1000)]
+            infos = await asyncio.gather(*map(session.run, asked))
+        assert len(server.tasks) == len(server.charges) == 1000
+        assert [server.tasks[info.task_id].input["prompt"] for info in infos] == [one.prompt for one in asked]
+        assert Counter(record.endpoint for record in server.requests)["create"] == 1000
+
+
+async def test_cap_in_flight_is_kept_and_used() -> None:
+    """`max_in_flight=7` is never passed by the tasks that are submitted and not over, and is made use of."""
+    async with Emulator(queue_delay=Constant(0.5), durations=Uniform(1.0, 3.0)) as server:
+        async with Session(server.api_key, base_url=server.url, polling=LOOKS, max_in_flight=7) as session:
+            await asyncio.gather(*(session.run(BEAR) for _ in range(60)))
+        views = list(server.tasks.values())
+    assert len(views) == 60
+    assert _most_at_once(views) == 7
+
+
+def _most_at_once(views: Any) -> int:
+    steps = sorted([(view.ended_at, -1) for view in views] + [(view.created_at, 1) for view in views])
+    most = now = 0
+    for _, step in steps:
+        now += step
+        most = max(most, now)
+    return most
+
+
+async def test_one_governor_serves_two_sessions() -> None:
+    """Two sessions that share a governor share its cap."""
+    governor = Governor(max_in_flight=3)
+    async with Emulator(queue_delay=Constant(0.5), durations=Constant(1.0)) as server:
+        one = Session(server.api_key, base_url=server.url, polling=LOOKS, governor=governor)
+        two = Session(server.api_key, base_url=server.url, polling=LOOKS, governor=governor)
+        async with one, two:
+            await asyncio.gather(*(session.run(BEAR) for session in (one, two) for _ in range(10)))
+        views = list(server.tasks.values())
+    assert len(views) == 20
+    assert _most_at_once(views) == 3
+
+
+async def test_submit_holds_no_place_in_flight() -> None:
+    """The cap is for `run`; `submit` alone never waits for a place, since nobody says when the task is over."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url, max_in_flight=1) as session:
+        await asyncio.gather(*(session.submit(BEAR) for _ in range(5)))
+        assert len(server.received) == 5
+
+
+async def test_failed_run_gives_its_place_back() -> None:
+    """A `run` that raises, before or after its submit, leaves its place to the next."""
+    async with short() as server:
+        async with Session(server.api_key, base_url=server.url, max_in_flight=1) as session:
+            server.faults.next("create", "404")
+            server.faults.next("create", "cut-after-accept")
+            server.faults.next("create", "task-fails")
+            for _ in range(3):
+                with pytest.raises(PiAPIError):
+                    await session.run(BEAR)
+            assert (await session.run(BEAR)).status == "completed"
+
+
+async def test_one_429_pauses_everybody() -> None:
+    """After one task's 429 no request of any task, in either session of the governor, goes out before its time."""
+    governor = Governor()
+    async with Emulator(queue_delay=Constant(0.5), durations=Constant(30.0)) as server:
+        one = Session(server.api_key, base_url=server.url, polling=LOOKS, governor=governor)
+        two = Session(server.api_key, base_url=server.url, polling=LOOKS, governor=governor)
+        async with one, two:
+            doing = [asyncio.ensure_future(session.run(BEAR)) for session in (one, two) for _ in range(5)]
+            await asyncio.sleep(5.2)
+            server.faults.next("get", "429", retry_after=8)
+            await asyncio.gather(*doing)
+    times = [record.time for record in server.requests]
+    (limited,) = [record.time for record in server.requests if record.status == 429]
+    after = [time for time in times if time > limited + 0.1]
+    assert min(after) >= limited + 8.0
+    assert min(after) < limited + 9.0
+    # Those that were on their way in the same instant could not be held back; nobody else got through.
+    assert len([time for time in times if limited < time <= limited + 0.1]) < 10
+
+
+async def test_429_of_an_unsaid_length_pauses_for_a_second() -> None:
+    """A 429 without `Retry-After` still makes everybody pause."""
+    async with RawServer(answer(status=429), task()) as server:
+        retry = RetryPolicy(wait_initial=0, wait_jitter=0)
+        async with Session("k", base_url=server.url, retry=retry) as session:
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            await session.get_task("t")
+            assert loop.time() - begun == pytest.approx(1.0, abs=0.1)
+
+
+async def test_random_faults_never_make_a_second_task() -> None:
+    """Whatever goes wrong in two hundred runs, no request has more than one task, and each failure is accounted for."""
+    chance = random.Random(7)
+    names = ["cut-after-accept", "503-after-accept", "500", "429", "html", "empty", "truncated", "cut-before-accept"]
+    log = EventLog()
+    async with Emulator(queue_delay=Constant(0.5), durations=Constant(1.0), concurrency=200) as server:
+        for _ in range(100):
+            server.faults.next("create", chance.choice(names))
+            server.faults.next("get", chance.choice([*names, "404"]))
+        async with Session(server.api_key, base_url=server.url, observers=[log]) as session:
+            asked = [Img2Img(prompt=f"bear {n}", image="https://example.com/a.jpg") for n in range(200)]
+            done = await asyncio.gather(*map(session.run, asked), return_exceptions=True)
+        made = Counter(view.input["prompt"] for view in server.tasks.values())
+    assert max(made.values()) == 1
+    doubts = [one for one in done if isinstance(one, SubmissionInDoubtError)]
+    assert len(doubts) == len(log.of(events.SubmissionInDoubt))
+    assert all(isinstance(one, SubmissionInDoubtError) or one.status == "completed" for one in done)
+    known = {prompt for one, prompt in zip(done, (r.prompt for r in asked), strict=True) if one in doubts}
+    completed = {r.prompt for r, one in zip(asked, done, strict=True) if one not in doubts}
+    assert made.keys() - known == completed
+
+
+async def test_bad_timeout_of_run_is_refused_before_it_costs_anything() -> None:
+    """A time limit that is none is refused before the submit, not after the task was paid for."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        for limit in (-1, float("nan")):
+            with pytest.raises(ValueError, match="timeout must be seconds >= 0"):
+                await session.run(BEAR, timeout=limit)
+        assert server.received == []
+
+
+async def test_bad_input_is_refused_before_anything_is_sent() -> None:
+    """What JSON cannot hold is refused as `ValueError` or `TypeError`, and nothing is sent."""
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    cases = [({"x": float("nan")}, ValueError), ({"x": {1}}, TypeError), ({"x": bytearray(b"x")}, TypeError)]
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        for given, kind in [*cases, (endless, ValueError)]:
+            with pytest.raises(kind):
+                await session.submit(TaskRequest(model="m", task_type="t", input=given))
+        assert server.received == []
+
+
+async def test_observer_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """An observer's mistake is logged; the run goes on, and the other observers are told."""
+
+    def broken(_event: events.Event) -> None:
+        raise RuntimeError("oops")
+
+    log = EventLog()
+    async with short() as server, Session(server.api_key, base_url=server.url, observers=[broken, log]) as session:
+        await session.run(BEAR)
+    assert [type(event) for event in log] == [events.Submitted, events.Looked]
+    assert "oops" in caplog.text
+
+
+async def test_task_in_an_error_answer_is_not_lost() -> None:
+    """An answer that carries a task is a task whatever its status, since the service sends both together."""
+    body = {"code": 500, "data": {"task_id": "t-9", "status": "pending"}, "message": "failed to log"}
+    async with RawServer(answer(body, status=500)) as server, Session("k", base_url=server.url) as session:
+        assert (await session.submit(BEAR)).task_id == "t-9"
+
+
+async def test_lora_request_runs_on_the_emulator() -> None:
+    """A typed request of another kind is accepted by a server that validates it as the documentation says."""
+    from piapi_async import ControlNet, ControlNetLora, Img2ImgLora
+
+    url = "https://example.com/a.jpg"
+    asked = [
+        Img2ImgLora(prompt="p", image=url, lora=LoRA("mjv6", strength=0.8)),
+        ControlNetLora(prompt="p", control_net=ControlNet("depth", image=url, strength=0.5), lora=LoRA("anime")),
+        Img2Img(prompt="p", image=url, denoise=0.5, guidance_scale=2.5, batch_size=3, negative_prompt="n"),
+    ]
+    async with short() as server, Session(server.api_key, base_url=server.url) as session:
+        infos = [await session.run(one) for one in asked]
+        assert [record.refusal for record in server.requests if record.refusal] == []
+    assert [len(info.images) for info in infos] == [1, 1, 3]
+
+
+async def test_answers_are_read_while_others_wait() -> None:
+    """More than a hundred requests at once wait for their turn, and none is lost or timed out by the wait."""
+    go = asyncio.Event()
+    limit = aiohttp.ClientTimeout(total=5)
+    async with RawServer(holding(task(), until=go)) as server:
+        async with Session("k", base_url=server.url, timeout=limit) as session:
+            doing = [asyncio.ensure_future(session.get_task("t")) for _ in range(250)]
+            await asyncio.sleep(4)
+            assert len(server.received) == 100
+            go.set()
+            assert len(await asyncio.gather(*doing)) == 250
+
+
+async def test_server_that_closes_each_connection_is_served() -> None:
+    """A server without keep-alive costs a connection a request and nothing else."""
+    async with RawServer(closing(task(status="completed"))) as server, Session("k", base_url=server.url) as session:
+        infos = await asyncio.gather(*(session.run(BEAR) for _ in range(20)))
+        assert len(infos) == len(server.received) == 20
