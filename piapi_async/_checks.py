@@ -64,6 +64,8 @@ def one_of(values: Collection[str]) -> Validator:
     allowed = "one of " + ", ".join(map(repr, values))
 
     def check(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if not isinstance(value, str):
+            raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
         if value not in values:
             raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
 

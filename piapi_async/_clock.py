@@ -5,6 +5,11 @@ import random
 import time
 
 
+def chance() -> float:
+    """A number from 0 up to, but not including, 1."""
+    return random.random()  # noqa: S311 - to spread requests, not a secret
+
+
 class Clock:
     """The clocks of the running event loop.
 
@@ -26,4 +31,4 @@ class Clock:
 
     def random(self) -> float:
         """A number from 0 up to, but not including, 1."""
-        return random.random()  # noqa: S311 - jitter, not a secret
+        return chance()

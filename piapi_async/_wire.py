@@ -126,12 +126,7 @@ def decode_task(answer: Answer, *, now: float, secrets: Collection[str] = ()) ->
         with suppress(RecursionError):  # nested so deep that it can be read, but not kept
             return parse_task(task)
     check(answer, now=now, secrets=secrets)
-    text = _excerpt(answer.body, secrets=secrets)
-    raise errors.UnexpectedResponseError(
-        f"PiAPI answered {answer.status} with something that is no task: {_line(text) or 'nothing'}",
-        status=answer.status,
-        body=text,
-    )
+    raise _unexpected(answer, what="something that is no task", secrets=secrets)
 
 
 def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
@@ -140,6 +135,15 @@ def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
     refusal = _refusal(answer, payload)
     if refusal is not None:
         raise _error(refusal, answer=answer, payload=payload, now=now, secrets=secrets)
+    if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own boundaries
+        raise _unexpected(answer, what="a redirect, which is not followed", secrets=secrets)
+
+
+def _unexpected(answer: Answer, *, what: str, secrets: Collection[str]) -> errors.UnexpectedResponseError:
+    text = _excerpt(answer.body, secrets=secrets)
+    return errors.UnexpectedResponseError(
+        f"PiAPI answered {answer.status} with {what}: {_line(text) or 'nothing'}", status=answer.status, body=text
+    )
 
 
 def _refusal(answer: Answer, payload: object) -> int | None:
@@ -152,9 +156,10 @@ def _refusal(answer: Answer, payload: object) -> int | None:
 
 def _code(payload: object) -> int | None:
     code = payload.get("code") if isinstance(payload, dict) else None
-    if isinstance(code, str) and len(code) < 10 and code.isascii() and code.isdigit():  # noqa: PLR2004 - no such code
-        return int(code)
-    return code if isinstance(code, int) and not isinstance(code, bool) else None
+    if isinstance(code, str) and code.isascii() and code.isdigit():
+        code = int(code[:10])
+    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) < 10**9
+    return code if is_code else None
 
 
 def _error(status: int, *, answer: Answer, payload: object, now: float, secrets: Collection[str]) -> errors.PiAPIError:
@@ -172,7 +177,7 @@ def _error(status: int, *, answer: Answer, payload: object, now: float, secrets:
         code=_code(payload),
         message=message,
         body=body,
-        headers=answer.headers,
+        headers={name: _redact(text, secrets=secrets) for name, text in answer.headers.items()},
         **extras,
     )
 
@@ -346,4 +351,4 @@ def _text(value: object) -> str:
 def _int(value: object) -> int:
     if isinstance(value, float):
         return int(value) if math.isfinite(value) else 0
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -69,7 +69,7 @@ def _inline(value: Any, *, field: str, max_bytes: int) -> Any:
         _check_size(len(value), field=field, max_bytes=max_bytes)
         return _data_uri(value, field=field)
     if isinstance(value, str) and _media.is_data_uri(value):
-        _check_size(len(value) * 3 // 4, field=field, max_bytes=max_bytes)
+        _check_size(_media.data_uri_size(value), field=field, max_bytes=max_bytes)
     return value
 
 
@@ -103,7 +103,7 @@ def safe_name(name: str) -> str:
 
 def name_of(image: Image) -> str:
     """A name for an image that has none, from its URL, without an ending."""
-    if image.is_inline:
+    if image.is_inline or not _checks.is_http_url(image.url):
         return safe_name(image.url)
     return safe_name(Path(unquote(urlsplit(image.url).path)).stem)
 

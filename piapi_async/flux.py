@@ -139,7 +139,8 @@ def _runs(instance: "_FluxRequest", _attribute: "attrs.Attribute[str]", value: o
     allowed = MODELS[instance.task_type]
     if value not in allowed:
         names = " or ".join(map(repr, allowed))
-        raise ValueError(f"model must be {names} for task type {instance.task_type!r}, got {value!r}")
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"model must be {names} for task type {instance.task_type!r}, got {value!r}")
 
 
 def _only_schnell_makes_several(instance: "Img2Img", _attribute: object, value: int | None) -> None:

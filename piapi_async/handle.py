@@ -152,6 +152,8 @@ class TaskHandle:
         return self._seen(await self._api.look(self._task_id))
 
     def _seen(self, info: TaskInfo) -> TaskInfo:
+        if self._info is not None and self._info.is_terminal:
+            return self._info  # this look was overtaken by one that saw the end
         self._info, self._seen_at = info, self._api.clock.monotonic()
         if info.status is TaskStatus.UNKNOWN and info.raw_status not in self._strange:
             self._strange += (info.raw_status,)

@@ -3,6 +3,9 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+import attrs
+
+from piapi_async import _checks
 from piapi_async._clock import Clock
 from piapi_async._loop import PerLoop
 
@@ -10,6 +13,7 @@ PAUSE_UNSAID = 1.0
 """Seconds that everybody pauses after a 429 that does not say how long."""
 
 
+@attrs.define(kw_only=True, eq=False)
 class Governor:
     """Keeps every request of an account within what the server bears. One object may serve several sessions.
 
@@ -17,15 +21,20 @@ class Governor:
         max_in_flight: How many tasks `Session.run` keeps submitted and not over at once; `None` for no cap.
 
     Raises:
+        TypeError: `max_in_flight` is no whole number.
         ValueError: `max_in_flight` is below 1.
     """
 
-    def __init__(self, *, max_in_flight: int | None = None) -> None:
-        if max_in_flight is not None and max_in_flight < 1:
-            raise ValueError(f"max_in_flight must be at least 1 or None, got {max_in_flight}")
-        self.max_in_flight = max_in_flight
-        self._closed_until = 0.0
-        self._slots = PerLoop(lambda: asyncio.Semaphore(max_in_flight or 1))
+    max_in_flight: int | None = attrs.field(
+        default=None,
+        validator=_checks.optional(_checks.number(at_least=1, integer=True)),
+        on_setattr=attrs.setters.frozen,
+    )
+    _closed_until: float = attrs.field(default=0.0, init=False, repr=False)
+    _slots: PerLoop[asyncio.Semaphore] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self.max_in_flight or 1))
 
     def pause(self, seconds: float | None, *, clock: Clock) -> None:
         """Close the gate for everybody, for that many seconds from now; a longer pause under way stays.
@@ -46,6 +55,3 @@ class Governor:
     def slot(self) -> AbstractAsyncContextManager[None]:
         """One of the places in flight, to be held with `async with`; given in order of arrival."""
         return nullcontext() if self.max_in_flight is None else self._slots.get()
-
-    def __repr__(self) -> str:
-        return f"<Governor max_in_flight={self.max_in_flight}>"

@@ -7,7 +7,6 @@ failed look is never a failed task.
 import asyncio
 import enum
 import math
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -15,7 +14,7 @@ import attrs
 import tenacity
 
 from piapi_async import _checks, errors
-from piapi_async._clock import Clock
+from piapi_async._clock import Clock, chance
 from piapi_async.retry import RETRY_LOOK, exponential, failure, retry_after
 from piapi_async.task import TaskInfo
 
@@ -67,7 +66,7 @@ class Backoff:
 
     def __call__(self, state: tenacity.RetryCallState) -> float:
         """Seconds to wait after the attempt that `state` describes, as tenacity asks for it."""
-        jitter = self.jitter * random.random()  # noqa: S311 - to spread looks, not a secret
+        jitter = self.jitter * chance()
         return exponential(
             state.attempt_number, initial=self.initial, base=self.factor, maximum=self.maximum, jitter=jitter
         )
@@ -162,8 +161,10 @@ class Watch:
         try:
             info = self.known or await self.look()
         except errors.PiAPIError as error:
-            self._errors += 1
-            if self._errors >= self.polling.max_errors or not self._may_pass(error):
+            if not self._may_pass(error):
+                raise
+            self._errors += not isinstance(error, errors.NotFoundError)
+            if self._errors >= self.polling.max_errors:
                 raise
             state.set_exception((type(error), error, None))
             return None

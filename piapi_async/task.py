@@ -91,8 +91,8 @@ class TaskRequest:
         ValueError: A field has a value that is not allowed.
     """
 
-    model: str = attrs.field(validator=_checks.text)
-    task_type: str = attrs.field(validator=_checks.text)
+    model: str = attrs.field(validator=_checks.text, repr=_checks.short)
+    task_type: str = attrs.field(validator=_checks.text, repr=_checks.short)
     input: Mapping[str, Any] = attrs.field(
         validator=_checks.instance_of(Mapping, allowed="a mapping"), repr=_checks.short, hash=False
     )
@@ -113,7 +113,7 @@ class WebhookConfig:
         ValueError: `endpoint` is no http(s) URL.
     """
 
-    endpoint: str = attrs.field(validator=_checks.http_url)
+    endpoint: str = attrs.field(validator=_checks.http_url, repr=_checks.short)
     secret: str = attrs.field(
         default="", kw_only=True, repr=False, validator=_checks.instance_of(str, allowed="a string")
     )

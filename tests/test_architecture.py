@@ -210,7 +210,6 @@ def test_clocks_and_chance_are_in_one_place() -> None:
         ("_clock", "time.time"),
         ("_clock", "time.monotonic"),
         ("_clock", "random.random"),
-        ("polling", "random.random"),
     }
     assert not [name for name in NAMES for target in imported(name) if target.startswith(("time.", "random."))]
 

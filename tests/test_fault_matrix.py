@@ -60,9 +60,10 @@ def asked(server: Emulator, endpoint: str) -> list[float]:
 async def test_accepted_submit_without_an_answer_is_in_doubt(fault: str, options: dict[str, Any]) -> None:
     """A task was made and its answer lost: one task exists, the caller is told what is in doubt, so is an observer."""
     log = EventLog()
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, timeout=PATIENT, observers=[log]
-    ) as session:
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, timeout=PATIENT, observers=[log]) as session,
+    ):
         server.faults.next("create", fault, **options)
         before = time.time()
         with pytest.raises(SubmissionInDoubtError) as caught:
@@ -147,9 +148,10 @@ async def test_date_of_the_emulators_429_is_kept() -> None:
 
 async def test_endless_429_ends_as_what_it_is() -> None:
     """After all attempts the caller holds the `RateLimitError`, which is safe to submit again, and not a doubt."""
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, retry=RetryPolicy(attempts=3)
-    ) as session:
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, retry=RetryPolicy(attempts=3)) as session,
+    ):
         server.faults.next("create", "429", times=3, retry_after=1)
         with pytest.raises(RateLimitError) as caught:
             await session.submit(BEAR)
@@ -293,9 +295,10 @@ async def test_error_code_inside_a_200_was_not_accepted() -> None:
 async def test_spoiled_look_does_not_harm_the_task(fault: str, options: dict[str, Any]) -> None:
     """One bad look at a paid task is told to observers and looked over; the wait ends with the completed task."""
     log = EventLog()
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, timeout=PATIENT, observers=[log]
-    ) as session:
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, timeout=PATIENT, observers=[log]) as session,
+    ):
         server.faults.next("get", fault, times=2, **options)
         info = await session.run(BEAR)
         assert info.status == "completed"
@@ -377,9 +380,10 @@ async def test_detach_leaves_the_task_alone() -> None:
 async def test_cancel_cancels_the_task() -> None:
     """With `on_cancel="cancel"` a cancelled wait sends one DELETE, and the task costs nothing."""
     log = EventLog()
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]
-    ) as session:
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]) as session,
+    ):
         task_id, took = await _cancel_during_wait(server, session)
         assert len(asked(server, "cancel")) == 1
         assert server.tasks[task_id].status == "canceled"
@@ -391,9 +395,10 @@ async def test_cancel_cancels_the_task() -> None:
 async def test_refused_cancel_is_told() -> None:
     """A task that runs already cannot be cancelled: one DELETE, then an event says that it goes on."""
     log = EventLog()
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]
-    ) as session:
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]) as session,
+    ):
         task_id, _ = await _cancel_during_wait(server, session, after=2.0)
         assert len(asked(server, "cancel")) == 1
         assert server.tasks[task_id].status == "processing"
@@ -403,9 +408,10 @@ async def test_refused_cancel_is_told() -> None:
 async def test_cancel_of_a_stalling_server_is_bounded() -> None:
     """A server that does not answer the DELETE holds the cancelled wait for ten seconds, no longer, and it is told."""
     log = EventLog()
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]
-    ) as session:
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]) as session,
+    ):
         server.faults.next("cancel", "stall", times=9)
         task_id, took = await _cancel_during_wait(server, session)
         assert took == pytest.approx(10.0, abs=0.5)
@@ -416,9 +422,7 @@ async def test_cancel_of_a_stalling_server_is_bounded() -> None:
 @pytest.mark.parametrize("stalls", [True, False])
 async def test_second_cancel_does_not_break_off_the_first(*, stalls: bool) -> None:
     """Cancelled again while it cancels the task, the wait still sends one DELETE and still ends within its bound."""
-    async with emulator() as server, Session(
-        server.api_key, base_url=server.url, on_cancel="cancel"
-    ) as session:
+    async with emulator() as server, Session(server.api_key, base_url=server.url, on_cancel="cancel") as session:
         server.faults.next("cancel", "stall" if stalls else "slow-headers", **({} if stalls else {"seconds": 3.0}))
         waiting = asyncio.ensure_future(session.run(BEAR))
         await asyncio.sleep(0.5)

@@ -438,7 +438,14 @@ async def test_time_limit_holds_for_the_body_too() -> None:
 async def test_errors_survive_pickling() -> None:
     """What real failures raise can be pickled, and keeps its words and its facts."""
     caught: list[PiAPIError] = []
-    replies = (cut, answer(b"<html>"), answer(status=429), answer(status=503), task("t", "failed"), task("t", "pending"))
+    replies = (
+        cut,
+        answer(b"<html>"),
+        answer(status=429),
+        answer(status=503),
+        task("t", "failed"),
+        task("t", "pending"),
+    )
     async with RawServer(*replies) as server:
         async with Session("k", base_url=server.url, retry=RetryPolicy(attempts=1)) as session:
             for _ in range(4):

@@ -553,7 +553,8 @@ def test_a_408_is_a_time_out() -> None:
 def test_check_wants_no_task() -> None:
     """`check` is content with an answer without a task, such as a cancel's, and raises for a refusal."""
     _wire.check(answer({"code": 200, "message": "task 3f2a canceled"}), now=0.0)
-    _wire.check(answer(b"", status=204), now=0.0)
+    for body in (b"", b"<html>", {"code": 0}, {"code": "200"}, {"code": None}):
+        _wire.check(answer(body), now=0.0)
     with pytest.raises(errors.NotFoundError):
         _wire.check(answer("404 page not found", status=404), now=0.0)
     with pytest.raises(errors.InvalidRequestError):
@@ -700,6 +701,16 @@ def survives(given_answer: _wire.Answer) -> None:
 def test_any_bytes_give_a_task_or_an_error_of_ours(given_answer: _wire.Answer) -> None:
     """Whatever bytes, status and headers a server sends, the outcome is a `TaskInfo` or a `PiAPIError`."""
     survives(given_answer)
+
+
+@pytest.mark.parametrize("nest", [(b"[", b"]"), (b'{"a":', b"}")])
+@pytest.mark.parametrize("place", ["logs", "error", "output", "anything"])
+def test_no_depth_of_nesting_gives_anything_else(nest: tuple[bytes, bytes], place: str) -> None:
+    """JSON so deep that it can be read but not kept, or just about, gives a task or an error of ours at every depth."""
+    left, right = nest
+    for depth in range(700, 1010):
+        body = b'{"task_id":"x","%s":%s}' % (place.encode(), left * depth + b"1" + right * depth)
+        survives(answer(body))
 
 
 @settings(max_examples=300)
