@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 
@@ -108,21 +108,15 @@ class Api:
         Raises:
             PiAPIError: The service refuses, or what the last attempt met.
         """
-        call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
-
-        async def attempt() -> None:
-            await self.governor.ready(clock=self.clock)
-            self._read(_wire.check, await self.transport.send(call))
-
-        await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
+        await self._delete(task_id)
         return await self.get(task_id)
 
     async def abandon(self, task_id: str) -> None:
         """Do with a task nobody waits for any longer what `on_cancel` says, in bounded time, whatever happens."""
         if self.on_cancel == "cancel":
-            canceling = asyncio.ensure_future(self.cancel(task_id))
+            canceling = asyncio.ensure_future(self._delete(task_id))
             await outlast(canceling, seconds=SETTLE)
-            if not canceling.cancelled() and canceling.exception() is None:
+            if _failure(canceling) is None:
                 return
         self.announce(events.Detached(task_id=task_id))
 
@@ -135,6 +129,15 @@ class Api:
             self.announce(events.Retrying(action=action, attempt=attempt, wait=wait, error=error))
 
         return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep)
+
+    async def _delete(self, task_id: str) -> None:
+        call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
+
+        async def attempt() -> None:
+            await self.governor.ready(clock=self.clock)
+            self._read(_wire.check, await self.transport.send(call))
+
+        await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
 
     async def _pay(self, call: _wire.Call, *, request: Submittable, secret: str) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
@@ -158,8 +161,8 @@ class Api:
     ) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
         await outlast(posting, seconds=SETTLE if body.begun else 0.0)
-        error = None if posting.cancelled() else posting.exception()
-        if not posting.cancelled() and error is None:
+        error = _failure(posting)
+        if error is None:
             self.announce(events.Submitted(info=posting.result()))
             await self.abandon(posting.result().task_id)
         elif body.begun and not getattr(error, "safe_to_resubmit", False):
@@ -181,3 +184,8 @@ class Api:
         except errors.RateLimitError as error:
             self.governor.pause(error.retry_after, clock=self.clock)
             raise
+
+
+def _failure(task: "asyncio.Task[Any]") -> BaseException | None:
+    """What a task met that was outlasted; a cancel also where it holds out against that."""
+    return asyncio.CancelledError() if task.cancelled() or not task.done() else task.exception()

@@ -7,7 +7,7 @@ from piapi_async import events
 from piapi_async._cli_run import Say
 from piapi_async.handle import TaskHandle
 from piapi_async.session import Session
-from piapi_async.task import Submittable, TaskInfo, TaskStatus, WebhookConfig
+from piapi_async.task import Submittable, TaskInfo, WebhookConfig
 
 OnCancel = Literal["detach", "cancel"]
 
@@ -85,14 +85,12 @@ class Fates:
             return f"task {task_id} goes on and may be billed; {finds}"
         if task_id in self._detached:
             return f"task {task_id} could not be cancelled, goes on and may be billed; {finds}"
-        return f"task {task_id} is asked to be cancelled, and was not yet when last seen; {finds}"
+        return f"task {task_id} was cancelled"
 
 
 def _ended(info: TaskInfo) -> str:
-    if info.status is TaskStatus.COMPLETED:
-        return f"task {info.task_id} is completed; {saves(info.task_id)}"
-    how = {TaskStatus.CANCELED: "was cancelled", TaskStatus.FAILED: "failed"}[info.status]
-    return f"task {info.task_id} {how}"
+    more = saves(info.task_id) if info.images else f"'piapi-async task get {info.task_id}' tells more"
+    return f"task {info.task_id} is {info.status}; {more}"
 
 
 def saves(task_id: str) -> str:

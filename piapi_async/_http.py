@@ -132,7 +132,13 @@ class Transport:
         with _translated(call.url, body=body):
             # Redirects are not followed: they would carry the API key to wherever they point.
             async with session.request(
-                call.method, call.url, headers=call.headers, data=body, allow_redirects=False, timeout=self._timeout
+                call.method,
+                call.url,
+                headers=call.headers,
+                data=body,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._timeout,
             ) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(status=response.status, headers=headers, body=await _read(response))
@@ -147,7 +153,7 @@ class Transport:
         async with self._downloads.get():
             session = await self._session()
             with _translated(url, body=None):
-                response = await session.get(url, max_redirects=5, timeout=self._timeout)
+                response = await session.get(url, max_redirects=5, raise_for_status=False, timeout=self._timeout)
             try:
                 yield Download(url, response)
             finally:
@@ -214,7 +220,17 @@ def _translated(url: str, *, body: Body | None) -> Iterator[None]:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if isinstance(error, errors.PiAPIError):
             raise
+        _forget_key(error)
         raise translate(error, url=url, unsent=body is not None and not body.begun) from error
+
+
+def _forget_key(error: Exception) -> None:
+    """Take the API key out of an aiohttp error that carries the request's headers, and shows them in its `repr`."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        headers = error.request_info.headers.copy()
+        headers.popall("X-API-Key", None)
+        error.request_info = error.request_info._replace(headers=type(error.request_info.headers)(headers))
+        error.args = (error.request_info, error.history)
 
 
 def translate(error: Exception, *, url: str, unsent: bool) -> errors.TransportError:

@@ -126,7 +126,7 @@ def decode_task(answer: Answer, *, now: float, secrets: Collection[str] = ()) ->
         with suppress(RecursionError):  # nested so deep that it can be read, but not kept
             return parse_task(task)
     check(answer, now=now, secrets=secrets)
-    raise _unexpected(answer, what="something that is no task", secrets=secrets)
+    raise _unexpected(answer, secrets=secrets)
 
 
 def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
@@ -136,11 +136,13 @@ def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
     if refusal is not None:
         raise _error(refusal, answer=answer, payload=payload, now=now, secrets=secrets)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own boundaries
-        raise _unexpected(answer, what="a redirect, which is not followed", secrets=secrets)
+        raise _unexpected(answer, secrets=secrets)
 
 
-def _unexpected(answer: Answer, *, what: str, secrets: Collection[str]) -> errors.UnexpectedResponseError:
+def _unexpected(answer: Answer, *, secrets: Collection[str]) -> errors.UnexpectedResponseError:
     text = _excerpt(answer.body, secrets=secrets)
+    is_redirect = 300 <= answer.status < 400  # noqa: PLR2004 - HTTP's own boundaries
+    what = "a redirect, which is not followed" if is_redirect else "something that is no task"
     return errors.UnexpectedResponseError(
         f"PiAPI answered {answer.status} with {what}: {_line(text) or 'nothing'}", status=answer.status, body=text
     )

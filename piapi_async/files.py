@@ -45,7 +45,10 @@ async def encode_submit(request: Submittable, *, webhook: WebhookConfig | None, 
         inlined = _inline(task_input, field="input", max_bytes=max_bytes)
         return _wire.encode_body(request, task_input=inlined, webhook=webhook)
 
-    return await asyncio.to_thread(encode) if _is_heavy(task_input) else encode()
+    try:
+        return await asyncio.to_thread(encode) if _is_heavy(task_input) else encode()
+    except RecursionError:
+        raise ValueError("input must be JSON values, but it holds itself or is nested too deep") from None
 
 
 def _is_heavy(value: object) -> bool:

@@ -123,9 +123,7 @@ class TaskHandle:
         self, until: Callable[[TaskInfo], bool], *, timeout: float | Unset | None, polling: Polling | None
     ) -> TaskInfo:
         policy = polling or self._polling
-        limit = policy.timeout if isinstance(timeout, Unset) else timeout
-        if limit is not None and not limit >= 0:
-            raise ValueError(f"timeout must be seconds >= 0, or None for no limit, got {limit!r}")
+        limit = wait_limit(timeout, polling=policy)
         watch = Watch(
             look=self._look,
             until=until,
@@ -171,6 +169,18 @@ class TaskHandle:
     def __repr__(self) -> str:
         stands = "not seen yet" if self._info is None else self._info.raw_status or self._info.status
         return f"<TaskHandle {self._task_id} {stands}>"
+
+
+def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | None:
+    """How many seconds a wait may take; `None` for no limit.
+
+    Raises:
+        ValueError: `timeout` is negative.
+    """
+    limit = polling.timeout if isinstance(timeout, Unset) else timeout
+    if limit is not None and not limit >= 0:
+        raise ValueError(f"timeout must be seconds >= 0, or None for no limit, got {limit!r}")
+    return limit
 
 
 def _is_over(info: TaskInfo) -> bool:

@@ -13,7 +13,7 @@ from piapi_async import _checks, errors, events, files
 from piapi_async._api import Api, OnCancel
 from piapi_async._clock import Clock
 from piapi_async._http import DEFAULT_TIMEOUT, Transport
-from piapi_async.handle import TaskHandle
+from piapi_async.handle import TaskHandle, wait_limit
 from piapi_async.limits import Governor
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.retry import RetryPolicy
@@ -131,7 +131,9 @@ class Session:
 
         Raises:
             PiAPIError: As for `submit` and `TaskHandle.wait`.
+            ValueError: `timeout` is negative, or a local picture as for `submit`.
         """
+        wait_limit(timeout, polling=self._polling)  # refused before the task is paid for
         async with self._api.governor.slot():
             handle = await self.submit(request, webhook=webhook)
             return await handle.wait(timeout=timeout)

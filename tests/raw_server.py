@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import attrs
 
@@ -60,7 +60,7 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> "RawServer":
+    async def __aenter__(self) -> Self:
         """Listen on a free port."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**25)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
@@ -109,7 +109,7 @@ class RawServer:
             step.cancel()
             gone.cancel()
             await asyncio.gather(step, gone, return_exceptions=True)
-        if writer.is_closing() or gone.done() and not gone.cancelled():
+        if writer.is_closing() or (gone.done() and not gone.cancelled()):
             raise ConnectionError
 
 

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from piapi_async import __main__ as entry
+from piapi_async import events
+from piapi_async._cli_fates import Fates
 from piapi_async._cli_program import Program, one_line, spoken
 from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_task import as_json, summary
@@ -25,6 +27,14 @@ from piapi_async.testing import VirtualTimeLoop
 
 CAT = str(Path(entry.__file__).parent / "assets" / "cat.jpg")
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heed_ctrl_c() -> Iterator[None]:
+    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Ground:
@@ -417,13 +427,11 @@ class TestCtrlC:
         result = ground("img2img", CAT, "a bear", "--on-cancel", "cancel")
         assert f"task {ground.task.task_id} could not be cancelled, goes on and may be billed" in result.stderr
 
-    def test_cancel_without_effect(self, ground: Ground) -> None:
-        """Where the service accepts a cancel and shows the task as not over, nothing more is claimed."""
-        ground.emulator = Emulator(durations=Constant(3.0), status_words={"canceled": "winding up"})
-        ground.interrupt(after=0.5)
-        result = ground("img2img", CAT, "a bear", "--on-cancel", "cancel")
-        assert result.exit_code == 130
-        assert f"task {ground.task.task_id} is asked to be cancelled" in result.stderr.splitlines()[-1]
+    def test_task_seen_to_fail(self) -> None:
+        """A task whose end was seen is not said to go on."""
+        fates = Fates(print)
+        fates(events.Looked(info=TaskInfo(task_id="a", status=TaskStatus.FAILED)))
+        assert list(fates.farewell(at_rest=True)) == ["task a is failed; 'piapi-async task get a' tells more"]
 
     def test_while_submitting(self, ground: Ground) -> None:
         """During a submit the answer is awaited, with a word about it, and the task is not lost."""

@@ -17,6 +17,14 @@ COMMAND = [sys.executable, "-m", "piapi_async"]
 PATIENCE = 20.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def heed_ctrl_c() -> Iterator[None]:
+    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def started(*args: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command under way; it is over when this is left."""

@@ -4,7 +4,7 @@ import asyncio
 import io
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,14 @@ from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import VirtualTimeLoop
 
 JPEG = b"\xff\xd8\xff"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heed_ctrl_c() -> Iterator[None]:
+    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def invoke(*args: str, runner: Callable[[], asyncio.Runner] | None = None) -> Result:

@@ -113,7 +113,7 @@ def _large(path: Path) -> Path:
         (_missing, FileNotFoundError, "must be a readable picture"),
         (_directory, IsADirectoryError, "must be a readable picture"),
         (_text, ValueError, r"must be a picture \(PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF\), got b'<html>'"),
-        (_empty, ValueError, "must be a picture .* got b''"),
+        (_empty, ValueError, r"must be a picture .* got b''"),
         (_large, ValueError, r"must be a picture of at most 1000 bytes \(max_image_bytes\), got 10\d\d"),
     ],
 )
@@ -165,7 +165,7 @@ async def test_size_limit_includes_its_bound(tmp_path: Path, size: int) -> None:
 
 async def test_bytes_that_are_no_picture_are_refused() -> None:
     """In a plain request too: bytes are pictures or an error that names the field."""
-    with pytest.raises(ValueError, match="^mask must be a picture"):
+    with pytest.raises(ValueError, match=r"^mask must be a picture"):
         await sent(TaskRequest(model="m", task_type="t", input={"mask": b"abc"}))
 
 

@@ -160,11 +160,10 @@ async def test_updates_of_a_handle_from_elsewhere_begin_with_a_look() -> None:
 async def test_updates_time_out_between_two_changes() -> None:
     """Where nothing changes for as long as `timeout`, `updates` raises, and says how long it was."""
     async with RawServer(task("t", "processing")) as server, Session("k", base_url=server.url) as session:
-        seen = []
+        updates = session.task("t").updates(timeout=30, polling=EACH_SECOND)
+        assert (await anext(updates)).status == "processing"
         with pytest.raises(WaitTimeoutError, match="still processing after 30 s"):
-            async for info in session.task("t").updates(timeout=30, polling=EACH_SECOND):
-                seen.append(info)
-        assert len(seen) == 1
+            await anext(updates)
         assert 29 <= len(server.received) <= 33
 
 

@@ -5,7 +5,6 @@ import gc
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -241,7 +240,7 @@ async def test_closed_session_is_one_clear_error() -> None:
         await session.get_task("t")
         await session.aclose()
         await session.aclose()
-        calls: list[Callable[[], Any]] = [
+        calls = [
             lambda: session.submit(BEAR),
             lambda: session.run(BEAR),
             lambda: session.get_task("t"),
@@ -363,8 +362,6 @@ def test_session_lives_through_several_event_loops(*, closes: bool) -> None:
         for _ in range(2):
             assert asyncio.run(reopen_and_use() if closes else use()) == ["t-1"] * 4
         asyncio.run(session.aclose())
-        del session
-        gc.collect()
 
 
 def test_handle_lives_through_several_event_loops() -> None:
@@ -386,9 +383,9 @@ def test_loop_that_ends_closes_what_was_forgotten() -> None:
                 break
             asyncio.run(asyncio.sleep(0.001))
         assert server.busy == set()
+        gc.collect()
         with pytest.warns(ResourceWarning, match="was not closed"):
             del session
-            gc.collect()
 
 
 # Many tasks at once.

@@ -539,8 +539,8 @@ def test_what_is_neither_task_nor_error_is_unexpected(status: int, body: bytes) 
     assert type(error) is errors.UnexpectedResponseError
     assert error.status == status
     assert error.body == body.decode(errors="replace")
-    words = error.body or "nothing"
-    assert str(error) == f"PiAPI answered {status} with something that is no task: {words}"
+    what = "a redirect, which is not followed" if status > 300 else "something that is no task"
+    assert str(error) == f"PiAPI answered {status} with {what}: {error.body or 'nothing'}"
     assert not error.safe_to_resubmit
 
 
