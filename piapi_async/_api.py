@@ -12,7 +12,7 @@ from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async.limits import Governor
 from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, RetryPolicy
-from piapi_async.task import Submittable, TaskInfo
+from piapi_async.task import Submittable, TaskInfo, TaskStatus
 
 T = TypeVar("T")
 
@@ -108,7 +108,14 @@ class Api:
         Raises:
             PiAPIError: The service refuses, or what the last attempt met.
         """
-        await self._delete(task_id)
+        try:
+            await self._delete(task_id)
+        except errors.InvalidRequestError:
+            # Refused, perhaps because an earlier attempt, whose answer was lost, has done it.
+            info = await self.get(task_id)
+            if info.status is not TaskStatus.CANCELED:
+                raise
+            return info
         return await self.get(task_id)
 
     async def abandon(self, task_id: str) -> None:

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, Self, TypeVar
 
 import attrs
 
 T = TypeVar("T")
+
+_NAME = "raw server"
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
@@ -37,7 +39,7 @@ class Received:
         return [(name, value) for name, _, value in pairs]
 
 
-Step = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
+Step = Callable[[Received, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 Reply = bytes | Step
 
 
@@ -76,7 +78,7 @@ class RawServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._serve(reader, writer))
+        task = asyncio.create_task(self._serve(reader, writer), name=_NAME)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -100,7 +102,8 @@ class RawServer:
             await writer.drain()
             return
         # A client that goes away ends the step, as a long one would otherwise not notice.
-        step, gone = asyncio.ensure_future(reply(received, writer)), asyncio.ensure_future(reader.read(1))
+        step = asyncio.create_task(reply(received, writer), name=_NAME)
+        gone = asyncio.create_task(reader.read(1), name=_NAME)
         try:
             await asyncio.wait({step, gone}, return_when=asyncio.FIRST_COMPLETED)
             if step.done():
@@ -183,13 +186,7 @@ def task(task_id: str = "t-1", status: str = "pending", **fields: Any) -> bytes:
 
 def strangers() -> list["asyncio.Task[Any]"]:
     """The loop's tasks that are neither the current one nor a server of this module."""
-    mine = {asyncio.current_task()}
-    return [one for one in asyncio.all_tasks() if one not in mine and not _is_serving(one)]
-
-
-def _is_serving(one: "asyncio.Task[Any]") -> bool:
-    code = getattr(one.get_coro(), "cr_code", None)
-    return code is not None and (code.co_filename == __file__ or code.co_qualname == "StreamReader.read")
+    return [one for one in asyncio.all_tasks() if one is not asyncio.current_task() and one.get_name() != _NAME]
 
 
 @contextmanager

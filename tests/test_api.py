@@ -149,7 +149,6 @@ async def test_slow_end_of_a_broken_request_hides_nothing(on_cancel: Any) -> Non
     assert [event.task_id for event in log.of(events.Detached)] == ["t"]
 
 
-@pytest.mark.xfail(reason="a cancel that was done, and whose answer was lost, is refused the second time", strict=True)
 async def test_cancel_whose_answer_was_lost_is_a_cancel() -> None:
     """A task that an earlier DELETE of the same call has cancelled is cancelled, whatever the second DELETE says."""
     async with Emulator(queue_delay=Constant(600.0)) as server:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from raw_server import JPEG, PNG, RawServer, answer, closing, cut, holding, stalling_after, task
+from raw_server import JPEG, PNG, RawServer, answer, closing, cut, holding, stalling_after, strangers, task
 
 from piapi_async import ControlNet, ControlNetLora, Image, Img2Img, LoRA, RetryPolicy, Session, TaskRequest, events
 from piapi_async.emulator import Constant, Emulator
@@ -299,8 +300,12 @@ async def test_picture_without_end_is_bounded(tmp_path: Path) -> None:
             writer.write(zeros)
             await writer.drain()
 
-    with pytest.raises(OutputError, match=f"is larger than {100 * 2**20} bytes"):
-        await saved(tmp_path, endless)
+    async with RawServer(endless) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(OutputError, match=f"is larger than {100 * 2**20} bytes"):
+            await session.download(f"{server.url}/a.png", tmp_path)
+        await asyncio.sleep(0.01)
+        assert strangers() == []
+        assert server.busy == set()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -515,6 +520,15 @@ async def test_full_disk_is_an_os_error_and_leaves_nothing(small_disk: Path) -> 
             await saved(small_disk, answer(PNG + bytes(size)), overwrite=True)
     assert [path.name for path in small_disk.iterdir()] == ["a.png"]
     assert (small_disk / "a.png").read_bytes() == b"mine"
+
+
+async def test_borrowed_client_session_may_raise_for_status(tmp_path: Path) -> None:
+    """An owner who set `raise_for_status=True` for his own requests does not change what a dead link means here."""
+    async with RawServer(answer(status=410)) as server, aiohttp.ClientSession(raise_for_status=True) as http:
+        async with Session("k", base_url=server.url, http=http) as session:
+            with pytest.raises(OutputError, match="answered 410"):
+                await session.download(f"{server.url}/a.png", tmp_path)
+        assert len(server.received) == 1
 
 
 async def test_many_downloads_take_turns(tmp_path: Path) -> None:

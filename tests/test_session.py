@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import random
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -364,6 +365,23 @@ def test_session_lives_through_several_event_loops(*, closes: bool) -> None:
         asyncio.run(session.aclose())
 
 
+def test_session_lets_closed_event_loops_go() -> None:
+    """A session that is never closed keeps nothing of the event loops it has outlived, but of the last."""
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+    with in_thread(RawServer(task())) as server:
+        session = Session("k", base_url=server.url, max_in_flight=2)
+
+        async def use() -> None:
+            loops.add(asyncio.get_running_loop())
+            await session.get_task("t")
+
+        for _ in range(5):
+            asyncio.run(use())
+        gc.collect()
+        assert len(loops) == 1
+        asyncio.run(session.aclose())
+
+
 def test_handle_lives_through_several_event_loops() -> None:
     """A handle from one `asyncio.run` is waited for in the next."""
     with in_thread(RawServer(task(), task(status="processing"), task(status="completed"))) as server:
@@ -473,6 +491,22 @@ async def test_one_429_pauses_everybody() -> None:
     assert min(after) < limited + 9.0
     # Those that were on their way in the same instant could not be held back; nobody else got through.
     assert len([time for time in times if limited < time <= limited + 0.1]) < 10
+
+
+async def test_one_429_pauses_submits_too() -> None:
+    """A submit that begins while the gate is closed waits for it to open, like everything else."""
+    async with RawServer(answer(status=429, headers={"Retry-After": "8"}), task()) as server:
+        async with Session("k", base_url=server.url) as session:
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            first = asyncio.ensure_future(session.submit(BEAR))
+            await asyncio.sleep(1)
+            others = [asyncio.ensure_future(session.submit(BEAR)) for _ in range(3)]
+            await asyncio.sleep(6)
+            assert len(server.received) == 1
+            await asyncio.gather(first, *others)
+            assert loop.time() - begun == pytest.approx(8.0, abs=0.2)
+            assert len(server.received) == 5
 
 
 async def test_429_of_an_unsaid_length_pauses_for_a_second() -> None:
