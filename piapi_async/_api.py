@@ -70,7 +70,7 @@ class Api:
         call = _wire.create_call(self.base_url, api_key=self.api_key, body=body)
 
         async def attempt() -> TaskInfo:
-            await self.governor.ready(clock=self.clock)
+            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
             async with self.transport.slot():
                 return await self._pay(call, request=request, secret=secret)
 
@@ -86,7 +86,7 @@ class Api:
         """
         call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
         try:
-            await self.governor.ready(clock=self.clock)
+            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
             info = self._read(_wire.decode_task, await self.transport.send(call))
         except errors.PiAPIError as error:
             self.announce(events.LookFailed(task_id=task_id, error=error))
@@ -94,13 +94,19 @@ class Api:
         self.announce(events.Looked(info=info))
         return info
 
-    async def get(self, task_id: str) -> TaskInfo:
+    async def get(self, task_id: str, *, is_new: bool = False) -> TaskInfo:
         """A look that is repeated, by the retry policy, until an answer comes.
+
+        Args:
+            task_id: The task.
+
+            is_new: Whether it was submitted so lately that "no such task" means "not visible yet".
 
         Raises:
             PiAPIError: What the last attempt met.
         """
-        return await self.repeat(lambda: self.look(task_id), on=RETRY_LOOK, action="look")
+        on = (*RETRY_LOOK, errors.NotFoundError) if is_new else RETRY_LOOK
+        return await self.repeat(lambda: self.look(task_id), on=on, action="look")
 
     async def cancel(self, task_id: str) -> TaskInfo:
         """Ask the service to cancel a task, then look at it.
@@ -118,11 +124,11 @@ class Api:
             return info
         return await self.get(task_id)
 
-    async def abandon(self, task_id: str) -> None:
-        """Do with a task nobody waits for any longer what `on_cancel` says, in bounded time, whatever happens."""
+    async def abandon(self, task_id: str, *, seconds: float = SETTLE) -> None:
+        """Do with a task nobody waits for any longer what `on_cancel` says, within so many seconds, come what may."""
         if self.on_cancel == "cancel":
             canceling = asyncio.ensure_future(self._delete(task_id))
-            await outlast(canceling, seconds=SETTLE)
+            await outlast(canceling, seconds=seconds)
             if _failure(canceling) is None:
                 return
         self.announce(events.Detached(task_id=task_id))
@@ -141,7 +147,7 @@ class Api:
         call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
 
         async def attempt() -> None:
-            await self.governor.ready(clock=self.clock)
+            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
             self._read(_wire.check, await self.transport.send(call))
 
         await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
@@ -155,8 +161,9 @@ class Api:
         except asyncio.CancelledError:
             await self._settle(posting, body=body, request=request, since=since)
             raise
-        except errors.PiAPIError as error:
-            if error.safe_to_resubmit:
+        except Exception as error:
+            # Also what is none of ours, such as a bug in a trace of a borrowed client session, may come after the POST.
+            if getattr(error, "safe_to_resubmit", not body.begun):
                 raise
             raise self._doubt(request, since=since, why=str(error)) from error
 
@@ -167,11 +174,12 @@ class Api:
         self, posting: "asyncio.Task[TaskInfo]", *, body: Body, request: Submittable, since: float
     ) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
+        deadline = self.clock.monotonic() + SETTLE
         await outlast(posting, seconds=SETTLE if body.begun else 0.0)
         error = _failure(posting)
         if error is None:
             self.announce(events.Submitted(info=posting.result()))
-            await self.abandon(posting.result().task_id)
+            await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
         elif body.begun and not getattr(error, "safe_to_resubmit", False):
             self._doubt(request, since=since, why="it was cancelled before the answer came")
 

@@ -122,7 +122,7 @@ def is_http_url(value: str) -> bool:
 
 def image_source(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     """An http(s) URL, a data URI, a `Path`, or the bytes of a picture. Reads no file."""
-    allowed = "an http(s) URL, a data URI, a pathlib.Path or bytes"
+    allowed = "an http(s) URL, a picture's data URI, a pathlib.Path or bytes"
     if isinstance(value, Path):
         return
     if isinstance(value, bytes):
@@ -132,5 +132,5 @@ def image_source(_instance: object, attribute: "attrs.Attribute[Any]", value: ob
         return
     if not isinstance(value, str):
         raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
-    if not (is_http_url(value) or _media.is_base64_data_uri(value)):
+    if not (is_http_url(value) or _media.is_picture_data_uri(value)):
         raise refuse(ValueError, name=attribute.name, allowed=f"{allowed}; a local file is Path(...)", value=value)

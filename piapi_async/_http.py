@@ -19,11 +19,17 @@ CONNECTIONS = 100
 DOWNLOADS = 16
 """Downloads under way at once, besides those."""
 
+LARGE = 8
+"""Submits with local pictures under way at once: each holds its pictures in memory, as JSON, until it is answered."""
+
 ANSWER_MAX = 64 * 2**20
 """The longest answer that is read, in bytes; a picture may be inside it."""
 
-DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=10, sock_read=60)
-"""Time limits of one request, in seconds. Cloudflare, before the service, cuts every request at 120 s."""
+DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=10, sock_read=45)
+"""Time limits of one request, in seconds. Cloudflare, before the service, cuts every request at 120 s.
+
+Silence ends a request sooner, so that `RetryPolicy.timeout` leaves room for another look.
+"""
 
 _CHUNK = 2**16
 
@@ -94,6 +100,7 @@ class Transport:
         self._closed = False
         self._slots = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
         self._downloads = PerLoop(lambda: asyncio.Semaphore(DOWNLOADS))
+        self._large = PerLoop(lambda: asyncio.Semaphore(LARGE))
 
     @property
     def is_open(self) -> bool:
@@ -115,6 +122,10 @@ class Transport:
     def slot(self) -> asyncio.Semaphore:
         """The right to have one API request under way, to be held with `async with`."""
         return self._slots.get()
+
+    def large(self) -> asyncio.Semaphore:
+        """The right to hold a large request in memory, to be held with `async with`."""
+        return self._large.get()
 
     async def send(self, call: Call) -> Answer:
         """Make one request that costs nothing.

@@ -43,9 +43,16 @@ def is_data_uri(text: str) -> bool:
     return text[:5].lower() == "data:"
 
 
-def is_base64_data_uri(text: str) -> bool:
-    """Whether a string begins as a base64 data URI does; its content is not looked at."""
-    return _DATA_URI.match(text) is not None
+def is_picture_data_uri(text: str) -> bool:
+    """Whether a string is a base64 data URI whose first bytes are those of a picture."""
+    header = _DATA_URI.match(text)
+    if header is None:
+        return False
+    head = "".join(text[header.end() : header.end() + 64].split())  # lines may be wrapped anywhere
+    try:
+        return sniff(base64.b64decode(head[: len(head) // 4 * 4])) is not None
+    except ValueError:  # also for text that is not ASCII
+        return False
 
 
 def data_uri_size(text: str) -> int:

@@ -52,6 +52,7 @@ _HINTS: dict[type[errors.APIError], str] = {
     errors.AuthenticationError: "; check the API key (PIAPI_API_KEY) and what its plan allows",
     errors.InsufficientCreditsError: "; top up at https://piapi.ai/workspace",
 }
+_SECRET_MIN = 4  # a shorter one is part of too many words, and no secret
 _SECRET_FIELD = re.compile(r'("secret"\s*:\s*")(?:[^"\\]|\\.)*')
 
 
@@ -70,8 +71,8 @@ class Answer:
     """The parts of one HTTP answer; header names are in lower case."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
 
 
 def encode_body(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> bytes:
@@ -153,7 +154,7 @@ def _refusal(answer: Answer, payload: object) -> int | None:
     if answer.status >= 400:  # noqa: PLR2004 - HTTP's own boundary
         return answer.status
     code = _code(payload)
-    return None if code in (None, 0, 200) else code
+    return code if code is not None and code >= 400 else None  # noqa: PLR2004 - the same, in the envelope
 
 
 def _code(payload: object) -> int | None:
@@ -170,11 +171,13 @@ def _error(status: int, *, answer: Answer, payload: object, now: float, secrets:
     if status == 408:  # noqa: PLR2004 - Request Timeout: as unknown in outcome as a time-out on our side
         return errors.RequestTimeoutError(f"PiAPI answered 408: {message or 'no reason given'}")
     kind = _kind(status, message=message)
+    hint = _HINTS.get(kind, "")
     extras: dict[str, Any] = {}
     if kind in (errors.RateLimitError, errors.ServerError):
-        extras["retry_after"] = parse_retry_after(answer.headers, now=now)
+        pause = extras["retry_after"] = parse_retry_after(answer.headers, now=now)
+        hint = "" if pause is None else f"; it asks to wait {pause:g} s"
     return kind(
-        f"PiAPI answered {status}: {message or 'no reason given'}{_HINTS.get(kind, '')}",
+        f"PiAPI answered {status}: {message or 'no reason given'}{hint}",
         status=answer.status,
         code=_code(payload),
         message=message,
@@ -215,7 +218,7 @@ def _excerpt(body: bytes, *, secrets: Collection[str]) -> str:
 
 def _redact(text: str, *, secrets: Collection[str]) -> str:
     # A body shows a secret as JSON spells it; the longest form goes first, since one may lie inside another.
-    spelt = {form for secret in secrets if secret for form in (secret, json.dumps(secret)[1:-1])}
+    spelt = {form for secret in secrets if len(secret) >= _SECRET_MIN for form in (secret, json.dumps(secret)[1:-1])}
     for form in sorted(spelt, key=len, reverse=True):
         text = text.replace(form, "***")
     return _SECRET_FIELD.sub(r"\1***", text)
@@ -251,9 +254,16 @@ def _task_object(payload: object, *, refused: bool) -> Mapping[str, Any] | None:
     """The task inside an envelope, or an envelope-less one."""
     outer = _mapping(payload)
     for task in (_mapping(outer.get("data")), outer):
-        if _text(task.get("task_id")).strip() and (not refused or _text(task.get("status"))):
+        if _id(task).strip() and (not refused or _text(task.get("status"))):
             return task
     return None
+
+
+def _id(task: Mapping[str, Any]) -> str:
+    """A task's id; ids are texts in all examples, and a number would do."""
+    task_id = task.get("task_id")
+    is_number = isinstance(task_id, int) and not isinstance(task_id, bool) and 0 <= task_id < 10**18
+    return str(task_id) if is_number else _text(task_id)
 
 
 def parse_task(task: Mapping[str, Any]) -> TaskInfo:
@@ -261,7 +271,7 @@ def parse_task(task: Mapping[str, Any]) -> TaskInfo:
     modern = _modern(task)
     meta = _mapping(modern.get("meta"))
     return TaskInfo(
-        task_id=_text(task.get("task_id")),
+        task_id=_id(task),
         model=_text(task.get("model")),
         task_type=_text(task.get("task_type")),
         status=parse_status(task.get("status")),

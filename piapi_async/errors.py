@@ -77,9 +77,11 @@ class PiAPIError(Exception):
     Attributes:
         safe_to_resubmit: `True` when the server certainly holds no task from this call, so that submitting the same
             request again cannot pay twice. `False` when a task exists, or may exist.
+        task_id: The task that this is about, once there is one; `session.task(task_id)` finds it again.
     """
 
     safe_to_resubmit: bool = False
+    task_id: str | None = None
 
 
 class ConfigurationError(PiAPIError, ValueError):
@@ -205,6 +207,7 @@ class TaskError(PiAPIError):
     def __init__(self, text: str, *, info: "TaskInfo | None" = None) -> None:
         super().__init__(text)
         self.info = info
+        self.task_id = None if info is None else info.task_id
 
 
 class TaskFailedError(TaskError):
@@ -229,6 +232,7 @@ class WaitTimeoutError(TaskError, TimeoutError):
     def __init__(self, text: str, *, info: "TaskInfo | None" = None, handle: "TaskHandle | None" = None) -> None:
         super().__init__(text, info=info)
         self.handle = handle
+        self.task_id = self.task_id if handle is None else handle.task_id
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the handle behind: it belongs to a session, which belongs to this process."""

@@ -98,13 +98,13 @@ class SubmissionInDoubt:
 
 @attrs.frozen(kw_only=True)
 class Detached:
-    """Nobody waits for this task any longer, because the waiting was cancelled; it goes on and may be billed."""
+    """Nobody waits for this task any longer, as the waiting was cancelled or broke off; it may go on and be billed."""
 
     level = logging.WARNING
     task_id: str
 
     def __str__(self) -> str:
-        return f"task {self.task_id} goes on and may be billed; session.task({self.task_id!r}) finds it again"
+        return f"task {self.task_id} may go on and be billed; session.task({self.task_id!r}) finds it again"
 
 
 @attrs.frozen(kw_only=True)

@@ -28,7 +28,8 @@ The service publishes no limit for a data URI ("task input too large" exists); i
 OUTPUT_MAX = 100 * 2**20
 """The largest finished picture that is written to disk, in bytes."""
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Without the names that Windows keeps for devices, with or without an ending.
+_SAFE_NAME = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 async def encode_submit(request: Submittable, *, webhook: WebhookConfig | None, max_bytes: int) -> bytes:
@@ -43,20 +44,35 @@ async def encode_submit(request: Submittable, *, webhook: WebhookConfig | None, 
 
     def encode() -> bytes:
         inlined = _inline(task_input, field="input", max_bytes=max_bytes)
-        return _wire.encode_body(request, task_input=inlined, webhook=webhook)
+        return _json(request, task_input=inlined, webhook=webhook)
 
     try:
-        return await asyncio.to_thread(encode) if _is_heavy(task_input) else encode()
+        return await asyncio.to_thread(encode) if is_heavy(task_input) else encode()
     except RecursionError:
         raise ValueError("input must be JSON values, but it holds itself or is nested too deep") from None
 
 
-def _is_heavy(value: object) -> bool:
+def _json(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> bytes:
+    try:
+        return _wire.encode_body(request, task_input=task_input, webhook=webhook)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"input must hold JSON values and pictures only: {error}") from error
+
+
+def is_heavy(value: object) -> bool:
     """Whether encoding the value reads files or takes long enough to hold up the event loop."""
+    try:
+        return _holds_heavy(value)
+    except RecursionError:
+        return False  # it holds itself: encoding it says so
+
+
+def _holds_heavy(value: object) -> bool:
     if isinstance(value, Mapping):
-        return any(map(_is_heavy, value.values()))
+        return any(map(_holds_heavy, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_is_heavy, value))
+        return any(map(_holds_heavy, value))
     return isinstance(value, Path | bytes) or (isinstance(value, str) and len(value) > 2**16)
 
 
@@ -104,6 +120,11 @@ def safe_name(name: str) -> str:
     return "file-" + hashlib.sha256(name.encode(errors="replace")).hexdigest()[:16]
 
 
+def is_directory(to: str | Path) -> bool:
+    """Whether a user means a directory: one that exists, or a text that ends in a slash."""
+    return Path(to).is_dir() or str(to).endswith(("/", os.sep))
+
+
 def name_of(image: Image) -> str:
     """A name for an image that has none, from its URL, without an ending."""
     if image.is_inline or not _checks.is_http_url(image.url):
@@ -136,6 +157,8 @@ async def fetch_to(
         TransportError: The way to the result host broke.
     """
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    if not (suffix or overwrite):
+        _refuse_existing(directory / name)
     temporary = directory / f".{secrets.token_hex(8)}.part"
     try:
         async with aclosing(_pieces(image, transport=transport)) as pieces:
@@ -168,9 +191,14 @@ async def _fill(path: Path, pieces: AsyncIterator[bytes], *, url: str) -> str:
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    if not overwrite and path.exists():
-        raise FileExistsError(f"{str(path)!r} exists; pass overwrite=True to replace it")
+    if not overwrite:
+        _refuse_existing(path)
     temporary.replace(path)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{str(path)!r} exists; pass overwrite=True to replace it")
 
 
 async def _pieces(image: Image, *, transport: Transport) -> AsyncGenerator[bytes, None]:

@@ -240,6 +240,8 @@ class Img2ImgLora(_FluxRequest):
     Args:
         lora: The LoRA; the service takes one.
 
+        model: `"Qubico/flux1-dev-advanced"`, the only one that runs this.
+
         prompt, image, negative_prompt, denoise, guidance_scale, service_mode: As in `Img2Img`.
 
     Raises:
@@ -269,6 +271,8 @@ class ControlNetLora(_FluxRequest):
             is optional here.
 
         lora: A LoRA to apply as well; the service takes at most one.
+
+        model: `"Qubico/flux1-dev-advanced"`, the only one that runs this.
 
         prompt, negative_prompt, denoise, guidance_scale, service_mode: As in `Img2Img`.
 

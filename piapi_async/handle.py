@@ -1,12 +1,13 @@
 """`TaskHandle`: your end of a task."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from piapi_async import errors, events
+from piapi_async import _checks, errors, events
 from piapi_async._api import Api
-from piapi_async.polling import UNSET, Polling, Unset, Watch
+from piapi_async.polling import UNSET, Polling, Unset, Watch, is_young
 from piapi_async.task import TaskInfo, TaskStatus
 
 
@@ -17,7 +18,7 @@ class TaskHandle:
     be over, every further answer comes without a request.
     """
 
-    __slots__ = ("_api", "_info", "_polling", "_seen_at", "_strange", "_submitted_at", "_task_id")
+    __slots__ = ("_api", "_info", "_polling", "_seen_at", "_strange", "_submitted_at", "_task_id", "_waiters")
 
     def __init__(self, task_id: str, *, api: Api, polling: Polling, info: TaskInfo | None = None) -> None:
         self._task_id = task_id
@@ -27,6 +28,7 @@ class TaskHandle:
         self._seen_at = 0.0 if info is None else api.clock.monotonic()
         self._submitted_at = None if info is None else self._seen_at
         self._strange: tuple[str, ...] = ()
+        self._waiters = 0
 
     @property
     def task_id(self) -> str:
@@ -79,7 +81,9 @@ class TaskHandle:
         """
         if self._info is not None and self._info.is_terminal:
             return self._info
-        return self._seen(await self._api.get(self._task_id))
+        is_new = is_young(self._submitted_at, clock=self._api.clock)
+        with self._about_this_task():
+            return self._seen(await self._api.get(self._task_id, is_new=is_new))
 
     async def updates(
         self,
@@ -117,7 +121,8 @@ class TaskHandle:
         Raises:
             PiAPIError: The service refuses, or cannot be reached.
         """
-        return self._seen(await self._api.cancel(self._task_id))
+        with self._about_this_task():
+            return self._seen(await self._api.cancel(self._task_id))
 
     async def _watch(
         self, until: Callable[[TaskInfo], bool], *, timeout: float | Unset | None, polling: Polling | None
@@ -134,17 +139,33 @@ class TaskHandle:
             seen_at=self._seen_at,
             submitted_at=self._submitted_at,
         )
+        self._waiters += 1
         try:
-            info = await watch.run()
+            with self._about_this_task():
+                info = await watch.run()
         except asyncio.CancelledError:
-            await self._api.abandon(self._task_id)
+            if self._waiters == 1:
+                await self._api.abandon(self._task_id)
             raise
-        except errors.PiAPIError as error:
+        except Exception as error:
             error.add_note(f"task {self._task_id} may go on; session.task({self._task_id!r}).wait() goes on watching")
+            self._api.announce(events.Detached(task_id=self._task_id))
             raise
+        finally:
+            self._waiters -= 1
         if info is None:
             raise self._timed_out(limit)
         return info
+
+    @contextmanager
+    def _about_this_task(self) -> Iterator[None]:
+        """Whatever goes wrong from here on, there is a task: to submit its request again would pay again."""
+        try:
+            yield
+        except errors.PiAPIError as error:
+            error.safe_to_resubmit = False
+            error.task_id = self._task_id
+            raise
 
     async def _look(self) -> TaskInfo:
         return self._seen(await self._api.look(self._task_id))
@@ -175,11 +196,15 @@ def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | No
     """How many seconds a wait may take; `None` for no limit.
 
     Raises:
+        TypeError: `timeout` is no number.
         ValueError: `timeout` is negative.
     """
     limit = polling.timeout if isinstance(timeout, Unset) else timeout
+    allowed = "seconds >= 0, or None for no limit"
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+        raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=limit)
     if limit is not None and not limit >= 0:
-        raise ValueError(f"timeout must be seconds >= 0, or None for no limit, got {limit!r}")
+        raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=limit)
     return limit
 
 

@@ -1,6 +1,7 @@
 """What all sessions of an account share: a gate that one 429 closes for everybody, and a cap on tasks in flight."""
 
 import asyncio
+import math
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 import attrs
@@ -8,6 +9,7 @@ import attrs
 from piapi_async import _checks
 from piapi_async._clock import Clock
 from piapi_async._loop import PerLoop
+from piapi_async.errors import RateLimitError
 
 PAUSE_UNSAID = 1.0
 """Seconds that everybody pauses after a 429 that does not say how long."""
@@ -47,9 +49,20 @@ class Governor:
         until = clock.monotonic() + (PAUSE_UNSAID if seconds is None else seconds)
         self._closed_until = max(self._closed_until, until)
 
-    async def ready(self, *, clock: Clock) -> None:
-        """Return when the gate is open."""
+    async def ready(self, *, clock: Clock, patience: float = math.inf) -> None:
+        """Return when the gate is open.
+
+        Args:
+            clock: The clock to count on.
+
+            patience: Seconds; a gate that stays closed longer is an error at once, not a long silence.
+
+        Raises:
+            RateLimitError: It stays closed for longer than that.
+        """
         while (left := self._closed_until - clock.monotonic()) > 0:
+            if left > patience:
+                raise RateLimitError(f"PiAPI asked for a pause that lasts {left:.0f} s more", retry_after=left)
             await clock.sleep(left)
 
     def slot(self) -> AbstractAsyncContextManager[None]:

@@ -94,6 +94,11 @@ class Polling:
     max_errors: int = attrs.field(default=10, validator=_checks.number(at_least=1, integer=True))
 
 
+def is_young(submitted_at: float | None, *, clock: Clock) -> bool:
+    """Whether a task was submitted so lately that the service may not show it yet; `None` is not here, so no."""
+    return submitted_at is not None and clock.monotonic() - submitted_at < VISIBLE_AFTER
+
+
 @attrs.define(kw_only=True)
 class Watch:
     """One wait: looks at one task until it is as wanted, or until the time or the patience with errors is used up.
@@ -174,7 +179,7 @@ class Watch:
 
     def _may_pass(self, error: errors.PiAPIError) -> bool:
         if isinstance(error, errors.NotFoundError):
-            return self.submitted_at is not None and self.clock.monotonic() - self.submitted_at < VISIBLE_AFTER
+            return is_young(self.submitted_at, clock=self.clock)
         return isinstance(error, RETRY_LOOK)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:

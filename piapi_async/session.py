@@ -3,9 +3,10 @@
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -34,7 +35,8 @@ class Session:
 
         base_url: Where the service is; by default the environment variable `PIAPI_BASE_URL`, else the real service.
 
-        http: An aiohttp session of your own to use; it is never closed here.
+        http: An aiohttp session of your own to use, in its own event loop; it is never closed here. A middleware of
+            its that repeats requests would pay twice.
 
         timeout: Time limits of one request: 120 s in all and 10 s to connect by default.
 
@@ -55,6 +57,7 @@ class Session:
 
     Raises:
         ConfigurationError: There is no key, the URL is bad, or arguments contradict each other.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -72,6 +75,14 @@ class Session:
         max_image_bytes: int = files.IMAGE_MAX,
         observers: Iterable[events.Observer] = (),
     ) -> None:
+        _check_kind("http", http, aiohttp.ClientSession | None)
+        _check_kind("timeout", timeout, aiohttp.ClientTimeout)
+        _check_kind("retry", retry, RetryPolicy | None)
+        _check_kind("polling", polling, Polling | None)
+        _check_kind("governor", governor, Governor | None)
+        _check_kind("max_image_bytes", max_image_bytes, int)
+        if callable(observers):
+            raise _checks.refuse(TypeError, name="observers", allowed="a list of observers", value=observers)
         self._transport = Transport(http=http, timeout=timeout)
         self._polling = polling or Polling()
         self._max_image_bytes = max_image_bytes
@@ -103,11 +114,14 @@ class Session:
             APIError: The service refuses it for another reason.
             ConnectError: The service could not be reached, after all retries; nothing was sent.
             OSError: A local picture cannot be read.
+            TypeError: This is no request, or its input holds something that is neither JSON nor a picture.
             ValueError: A local picture is too large or no picture.
         """
-        body = await files.encode_submit(request, webhook=webhook, max_bytes=self._max_image_bytes)
+        _check_submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
-        info = await self._api.create(body, request=request, secret=secret)
+        async with self._transport.large() if files.is_heavy(request.input) else nullcontext():
+            body = await files.encode_submit(request, webhook=webhook, max_bytes=self._max_image_bytes)
+            info = await self._api.create(body, request=request, secret=secret)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
     async def run(
@@ -171,8 +185,8 @@ class Session:
         Args:
             image: The picture, or its URL.
 
-            to: The file to write, named as given; or an existing directory, in which the URL names the file and the
-                content its ending.
+            to: The file to write, named as given; or a directory (one that exists, or a text ending in a slash), in
+                which the URL names the file and the content its ending.
 
             overwrite: Whether an existing file may be replaced.
 
@@ -185,15 +199,15 @@ class Session:
             OutputError: What came is no picture, too large, or gone: results live three days.
             TransportError: The result host could not be reached, or broke off, after all retries.
         """
-        image, to = Image(image) if isinstance(image, str) else image, Path(to)
-        if to.is_dir():
-            return await self._fetch(image, directory=to, name=files.name_of(image), overwrite=overwrite, suffix=True)
-        return await self._fetch(image, directory=to.parent, name=to.name, overwrite=overwrite, suffix=False)
+        image, path = Image(image) if isinstance(image, str) else image, Path(to)
+        if files.is_directory(to):
+            return await self._fetch(image, directory=path, name=files.name_of(image), overwrite=overwrite, suffix=True)
+        return await self._fetch(image, directory=path.parent, name=path.name, overwrite=overwrite, suffix=False)
 
     async def save(self, info: TaskInfo, directory: str | Path) -> tuple[Path, ...]:
         """Bring all pictures of a completed task to disk, named by the task's id.
 
-        Files are whole or not there; saving again replaces them.
+        Files are whole or not there; saving again replaces them. One that fails does not keep the others.
 
         Args:
             info: The task.
@@ -210,18 +224,19 @@ class Session:
         if not info.images:
             raise errors.NoOutputError(f"task {info.task_id} is {info.status} and has no pictures", info=info)
         stem, several = files.safe_name(info.task_id), len(info.images) > 1
-        return tuple(
-            [
-                await self._fetch(
-                    image,
-                    directory=Path(directory),
-                    name=f"{stem}-{number}" if several else stem,
-                    overwrite=True,
-                    suffix=True,
+        paths: list[Path] = []
+        failures: list[Exception] = []
+        for number, image in enumerate(info.images, start=1):
+            name = f"{stem}-{number}" if several else stem
+            try:
+                paths.append(
+                    await self._fetch(image, directory=Path(directory), name=name, overwrite=True, suffix=True)
                 )
-                for number, image in enumerate(info.images, start=1)
-            ]
-        )
+            except (errors.OutputError, errors.TransportError, OSError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return tuple(paths)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; a second call does nothing. Tasks in flight go on."""
@@ -260,8 +275,23 @@ class Session:
         return path
 
 
-def _key(given: str | None) -> str:
+def _check_kind(name: str, value: object, kind: Any) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        allowed = f"of type {kind.__name__ if isinstance(kind, type) else kind}"
+        raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
+
+
+def _check_submit(request: object, *, webhook: object) -> None:
+    if not all(hasattr(request, name) for name in ("model", "task_type", "service_mode")):
+        allowed = "a request such as Img2Img or TaskRequest"
+        raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
+    _check_kind("webhook", webhook, WebhookConfig | None)
+
+
+def _key(given: object) -> str:
     key = os.environ.get("PIAPI_API_KEY", "") if given is None else given
+    if not isinstance(key, str):
+        raise errors.ConfigurationError(f"api_key must be a string, got {type(key).__name__}")
     if not key:
         raise errors.ConfigurationError(
             "no API key: pass api_key= or set PIAPI_API_KEY; keys are made at https://piapi.ai/workspace"
@@ -273,10 +303,13 @@ def _key(given: str | None) -> str:
     return key
 
 
-def _base_url(given: str | None) -> str:
+def _base_url(given: object) -> str:
     url = given or os.environ.get("PIAPI_BASE_URL") or BASE_URL
-    if not _checks.is_http_url(url):
-        raise errors.ConfigurationError(f"base_url must be an http(s) URL, got {url!r}")
+    if not isinstance(url, str) or not _checks.is_http_url(url) or set("?#@") & set(url):
+        shown = "one with a user, which is not shown here" if "@" in str(url) else repr(url)
+        raise errors.ConfigurationError(
+            f"base_url must be an http(s) URL without user, query and fragment, got {shown}"
+        )
     return url.rstrip("/")
 
 

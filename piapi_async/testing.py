@@ -49,6 +49,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, *args: Any, **limits: Any) -> None:
+        """As in any loop; the time does not jump while its threads are joined."""
+        self._threads += 1
+        try:
+            await super().shutdown_default_executor(*args, **limits)
+        finally:
+            self._threads -= 1
+
     def _thread_done(self, _future: "asyncio.Future[Any]") -> None:
         self._threads -= 1
 

@@ -97,6 +97,67 @@ async def test_retry_after_beyond_the_policys_time_is_not_waited_for() -> None:
     assert caught.value.retry_after == 600.0
 
 
+async def test_pause_beyond_the_policys_time_is_not_sat_out() -> None:
+    """While the gate is closed for longer than `retry.timeout`, every call fails at once and sends nothing."""
+    async with RawServer(answer(status=429, headers={"Retry-After": "600"}), task()) as server:
+        async with Session("k", base_url=server.url) as session:
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            for act in (
+                lambda: session.submit(BEAR),
+                lambda: session.submit(BEAR),
+                lambda: session.get_task("t"),
+                lambda: session.cancel_task("t"),
+            ):
+                with pytest.raises(RateLimitError) as caught:
+                    await act()
+                assert caught.value.retry_after == pytest.approx(600, abs=1)
+            assert loop.time() - begun < 1
+            assert len(server.received) == 1
+            await asyncio.sleep(545)
+            await session.get_task("t")
+            assert loop.time() - begun == pytest.approx(600, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("moment", "begun"), [("on_request_start", False), ("on_request_chunk_sent", True), ("on_request_end", True)]
+)
+async def test_mistake_in_a_borrowed_sessions_trace_is_told_as_what_it_means(moment: str, *, begun: bool) -> None:
+    """A foreign error after the POST began leaves a doubt, with the error behind it; before, it passes as it is."""
+    log, trace = EventLog(), aiohttp.TraceConfig()
+
+    async def oops(*_: object) -> None:
+        raise RuntimeError("oops")
+
+    getattr(trace, moment).append(oops)
+    async with RawServer(task("t")) as server, aiohttp.ClientSession(trace_configs=[trace]) as http:
+        async with Session("k", base_url=server.url, http=http, observers=[log]) as session:
+            with pytest.raises((SubmissionInDoubtError, RuntimeError), match="oops") as caught:
+                await session.submit(BEAR)
+        assert begun or server.received == []
+    assert isinstance(caught.value, SubmissionInDoubtError) is begun
+    assert [event.error for event in log.of(events.SubmissionInDoubt)] == [caught.value] * begun
+
+
+async def test_cancelled_submit_settles_within_ten_seconds_in_all() -> None:
+    """The wait for the answer and the cancelling of the task share one limit, and who is left behind is told."""
+    log, go = EventLog(), asyncio.Event()
+    async with RawServer(holding(task("t"), until=go), stall) as server:
+        async with Session("k", base_url=server.url, on_cancel="cancel", observers=[log]) as session:
+            submitting = asyncio.ensure_future(session.submit(BEAR))
+            await asyncio.sleep(1)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            submitting.cancel()
+            await asyncio.sleep(7)
+            go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await submitting
+            assert loop.time() - begun == pytest.approx(10, abs=0.5)
+        assert [received.line for received in server.received] == ["POST /api/v1/task", "DELETE /api/v1/task/t"]
+    assert [event.task_id for event in log.of(events.Detached)] == ["t"]
+
+
 async def test_cancelled_task_is_not_told_as_going_on() -> None:
     """Once the service took the cancel, nothing says that the task goes on, even if no look at it succeeds any more."""
     log = EventLog()

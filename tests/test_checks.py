@@ -175,7 +175,7 @@ def test_a_url_field_is_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["https://e.com/a.jpg", "data:image/png;base64,AAAA", Path("nowhere.png"), PNG, b"\xff\xd8\xff\xe0"],
+    ["https://e.com/a.jpg", "data:image/png;base64,iVBORw0KGgo=", Path("nowhere.png"), PNG, b"\xff\xd8\xff\xe0"],
 )
 def test_image_sources_that_pass(value: object) -> None:
     """A URL, a data URI, a path (not opened) and the bytes of a picture are image sources, kept as they are."""
@@ -187,13 +187,18 @@ def test_image_sources_that_pass(value: object) -> None:
     [
         (
             "photo.jpg",
-            r"ValueError: size must be an http\(s\) URL, a data URI, a pathlib.Path or bytes; a local file is",
+            r"ValueError: size must be an http\(s\) URL, a picture's data URI, a pathlib.Path or bytes; a local file",
         ),
+        ("data:image/png;base64,AAAA", r"ValueError: size must be .* got 'data:image/png;base64,AAAA'"),
+        ("data:image/png;base64,é", r"ValueError: size must be .* got 'data:image/png;base64,é'"),
         ("data:image/png,AAAA", r"ValueError: size must be .* got 'data:image/png,AAAA'"),
         ("", r"ValueError: size must be .* got ''"),
         (b"", r"ValueError: size must be the bytes of a picture \(PNG, JPEG, .*\), got b''"),
         (b"<html>", r"ValueError: size must be the bytes of a picture .* got b'<html>'"),
-        (bytearray(PNG), r"TypeError: size must be an http\(s\) URL, a data URI, a pathlib.Path or bytes, got bytearr"),
+        (
+            bytearray(PNG),
+            r"TypeError: size must be an http\(s\) URL, a picture's data URI, a pathlib.Path or bytes, got bytearr",
+        ),
         (None, r"TypeError: size must be .*, got None"),
         (5, r"TypeError: size must be .*, got 5"),
     ],

@@ -5,6 +5,7 @@ import inspect
 import pickle
 import re
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,9 +186,23 @@ def test_the_defaults_of_the_extras_say_nothing() -> None:
     assert vars(refusal) == {"status": 0, "code": None, "message": "", "body": "", "headers": {}}
     assert vars(errors.RateLimitError("x")) == {**vars(refusal), "retry_after": None}
     assert vars(errors.UnexpectedResponseError("x")) == {"status": 0, "body": ""}
-    assert vars(errors.WaitTimeoutError("x")) == {"info": None, "handle": None}
+    assert vars(errors.WaitTimeoutError("x")) == {"info": None, "task_id": None, "handle": None}
     assert vars(errors.SubmissionInDoubtError("x")) == {"key": None, "request": None, "since": 0.0}
     assert vars(errors.OutputError("x")) == {"url": ""}
+
+
+@pytest.mark.parametrize("name", ["PiAPIError", *TREE])
+def test_an_error_is_about_no_task_unless_it_has_one(name: str) -> None:
+    """`task_id` is `None` on every error made from words alone, and the task's where the error carries one."""
+    assert getattr(errors, name).task_id is None
+    assert getattr(errors, name)("x").task_id is None
+    assert example(name).task_id == (INFO.task_id if EXTRAS.get(name) is TASK else None)
+
+
+def test_a_wait_timeout_names_the_task_of_its_handle() -> None:
+    """The handle knows the task also when no look at it ever succeeded."""
+    handle: Any = SimpleNamespace(task_id="t-1")
+    assert errors.WaitTimeoutError("x", handle=handle).task_id == "t-1"
 
 
 def test_headers_of_an_error_are_a_copy() -> None:
@@ -200,10 +215,10 @@ def test_headers_of_an_error_are_a_copy() -> None:
 
 def test_a_wait_timeout_leaves_its_handle_behind() -> None:
     """The handle, which cannot leave the process, is dropped by pickling; the rest stays, here and there."""
-    handle: Any = threading.Lock()
+    handle: Any = SimpleNamespace(task_id="3f2a", lock=threading.Lock())
     error = errors.WaitTimeoutError("still pending", info=INFO, handle=handle)
     twin = pickle.loads(pickle.dumps(error))
-    assert (str(twin), twin.info, twin.handle) == ("still pending", INFO, None)
+    assert (str(twin), twin.info, twin.handle, twin.task_id) == ("still pending", INFO, None, "3f2a")
     assert error.handle is handle
 
 

@@ -51,7 +51,7 @@ SAYS: list[tuple[events.Event, int, str]] = [
     (
         events.Detached(task_id="3f2a"),
         logging.WARNING,
-        "task 3f2a goes on and may be billed; session.task('3f2a') finds it again",
+        "task 3f2a may go on and be billed; session.task('3f2a') finds it again",
     ),
     (events.Saved(image=Image("https://e.com/a.png"), path="out/a.png"), logging.DEBUG, "saved out/a.png"),
 ]

@@ -14,7 +14,18 @@ import aiohttp
 import pytest
 from raw_server import JPEG, PNG, RawServer, answer, closing, cut, holding, stalling_after, strangers, task
 
-from piapi_async import ControlNet, ControlNetLora, Image, Img2Img, LoRA, RetryPolicy, Session, TaskRequest, events
+from piapi_async import (
+    ControlNet,
+    ControlNetLora,
+    Image,
+    Img2Img,
+    LoRA,
+    RetryPolicy,
+    Session,
+    TaskRequest,
+    events,
+    files,
+)
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import ConnectionLostError, NoOutputError, OutputError, TransportError
 from piapi_async.testing import EventLog
@@ -55,7 +66,7 @@ async def test_local_picture_travels_as_a_data_uri(tmp_path: Path, ending: str, 
         assert (await sent(Img2Img(prompt="p", image=image)))["image"] == uri(data, media_type)
 
 
-@pytest.mark.parametrize("image", ["https://example.com/a.jpg?sig=%2F", uri(PNG), uri(b"no picture at all")])
+@pytest.mark.parametrize("image", ["https://example.com/a.jpg?sig=%2F", uri(PNG), uri(JPEG, "image/x-odd")])
 async def test_links_and_data_uris_travel_as_they_are(image: str) -> None:
     """A URL and a data URI are the service's to read; they are sent to the letter."""
     assert (await sent(Img2Img(prompt="p", image=image)))["image"] == image
@@ -195,6 +206,51 @@ async def test_heavy_input_is_encoded_off_the_event_loop(value: Any, *, heavy: b
     assert (threading.get_ident() not in spy.threads) is heavy
 
 
+@pytest.mark.parametrize("image", [uri(b"no picture at all"), uri(b""), "data:image/png;base64,\u00e9"])
+def test_data_uri_of_no_picture_is_refused_at_once(image: str) -> None:
+    """A data URI is looked into when the request is made, as bytes are; nothing that is no picture gets further."""
+    with pytest.raises(ValueError, match=r"^image must be an http\(s\) URL, a picture's data URI, "):
+        Img2Img(prompt="p", image=image)
+
+
+async def test_few_submits_hold_pictures_in_memory(tmp_path: Path) -> None:
+    """Forty submits of local pictures are under way eight at a time; one without a picture does not wait for them."""
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    go = asyncio.Event()
+    async with RawServer(holding(task(), until=go)) as server, Session("k", base_url=server.url) as session:
+        images: list[Any] = [path] * 40
+        doing = [asyncio.ensure_future(session.submit(Img2Img(prompt="p", image=image))) for image in images]
+        await asyncio.sleep(5)
+        assert len(server.received) == 8
+        doing.append(asyncio.ensure_future(session.submit(Img2Img(prompt="p", image="https://example.com/a.jpg"))))
+        await asyncio.sleep(5)
+        assert len(server.received) == 9
+        go.set()
+        await asyncio.gather(*doing)
+        assert len(server.received) == 41
+
+
+async def test_never_more_than_eight_pictures_are_under_way(tmp_path: Path) -> None:
+    """From the first to the last of forty submits the bound is kept, and made use of."""
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    now = most = 0
+
+    async def slowly(_received: Any, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(1)
+        now -= 1
+        writer.write(task())
+
+    async with RawServer(slowly) as server, Session("k", base_url=server.url) as session:
+        await asyncio.gather(*(session.submit(Img2Img(prompt="p", image=path)) for _ in range(40)))
+        assert len(server.received) == 40
+    assert most == 8
+
+
 # Pictures out.
 
 
@@ -236,6 +292,42 @@ async def test_existing_file_is_kept_unless_told_otherwise(tmp_path: Path) -> No
     assert await saved(tmp_path, answer(PNG), overwrite=True) == path
     assert path.read_bytes() == PNG
     assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_existing_file_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    """Where the name is given, nothing is fetched that could not be kept."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"mine")
+    async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(FileExistsError, match="pass overwrite=True"):
+            await session.download(f"{server.url}/b.png", path)
+        assert server.received == []
+        assert await session.download(f"{server.url}/b.png", path, overwrite=True) == path
+    assert path.read_bytes() == PNG
+
+
+async def test_slash_at_the_end_means_a_directory(tmp_path: Path) -> None:
+    """A text that ends in a slash is a directory, made if missing; without the slash it is a file."""
+    new = tmp_path / "new"
+    assert await saved(new, answer(PNG)) == new
+    assert new.is_file()
+    async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        path = await session.download(f"{server.url}/a.bin", f"{tmp_path}/other/deep/")
+    assert path == tmp_path / "other" / "deep" / "a.png"
+    assert path.read_bytes() == PNG
+
+
+@pytest.mark.parametrize("name", ["CON", "con", "CON.png", "aux.tar.gz", "nul", "PRN", "com1", "LPT9.jpg"])
+def test_names_of_devices_are_no_names_of_files(name: str) -> None:
+    """What Windows takes for a device, with or without an ending, is hashed, the same each time."""
+    assert files.safe_name(name).startswith("file-")
+    assert files.safe_name(name) == files.safe_name(name)
+
+
+@pytest.mark.parametrize("name", ["console", "con-1", "a.con", "COM", "com10", "auxiliary.png", "t-1"])
+def test_names_like_those_of_devices_are_kept(name: str) -> None:
+    """Only the very names of devices are special."""
+    assert files.safe_name(name) == name
 
 
 FAILURES: dict[str, tuple[Any, type[Exception], str]] = {
@@ -390,6 +482,19 @@ async def test_several_pictures_are_numbered(tmp_path: Path) -> None:
         assert [received.line for received in host.received] == ["GET /x/first", "GET /x/second"]
     assert [path.name for path in paths] == ["t-1.png", "t-2.jpg"]
     assert [path.read_bytes() for path in paths] == [PNG, JPEG]
+
+
+async def test_one_bad_picture_does_not_keep_the_others(tmp_path: Path) -> None:
+    """All pictures of a task are tried; those that come are on disk when the first failure is raised."""
+    async with RawServer(answer(status=410), answer(PNG), answer(b"<html>"), answer(JPEG)) as host:
+        urls = [f"{host.url}/{number}" for number in range(4)]
+        async with RawServer(task("t", "completed", output={"image_urls": urls})) as server:
+            async with Session("k", base_url=server.url) as session:
+                with pytest.raises(OutputError, match="answered 410") as caught:
+                    await session.save(await session.get_task("t"), tmp_path)
+        assert len(host.received) == 4
+    assert caught.value.url == urls[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t-2.png", "t-4.jpg"]
 
 
 async def test_task_without_pictures_cannot_be_saved(tmp_path: Path) -> None:

@@ -220,12 +220,12 @@ def test_a_batch_is_one_to_four_on_schnell_and_one_elsewhere() -> None:
         ("prompt", None, "TypeError: prompt must be a string, got None"),
         ("negative_prompt", 5, "TypeError: negative_prompt must be a string, got 5"),
         ("service_mode", "ppu", "ValueError: service_mode must be one of 'public', 'private', got 'ppu'"),
-        ("image", 5, "TypeError: image must be an http(s) URL, a data URI, a pathlib.Path or bytes, got 5"),
+        ("image", 5, "TypeError: image must be an http(s) URL, a picture's data URI, a pathlib.Path or bytes, got 5"),
         (
             "image",
             "photo.jpg",
             (
-                "ValueError: image must be an http(s) URL, a data URI, a pathlib.Path or bytes;"
+                "ValueError: image must be an http(s) URL, a picture's data URI, a pathlib.Path or bytes;"
                 " a local file is Path(...), got 'photo.jpg'"
             ),
         ),
@@ -259,7 +259,7 @@ def test_what_is_required(kind: type[Any]) -> None:
         (
             Img2ImgLora,
             {"image": None},
-            "TypeError: image must be an http(s) URL, a data URI, a pathlib.Path or bytes, got",
+            "TypeError: image must be an http(s) URL, a picture's data URI, a pathlib.Path or bytes, got",
         ),
         (ControlNetLora, {"lora": "mjv6"}, "TypeError: lora must be a LoRA, got 'mjv6'"),
         (ControlNetLora, {"control_net": "depth"}, "TypeError: control_net must be a ControlNet, got 'depth'"),
@@ -343,7 +343,9 @@ LARGE = PNG + b"x" * 5_000_000
     [
         make(Img2Img, image=LARGE, prompt="a" * 10_000, negative_prompt="b" * 10_000),
         make(Img2Img, image=Path("/a" * 2000), denoise=0.1234567890123456, guidance_scale=1.2345678901234567 + 1),
-        make(Img2Img, image="data:image/png;base64," + "A" * 5_000_000, batch_size=4, service_mode="private"),
+        make(
+            Img2Img, image="data:image/png;base64,iVBORw0KGgoA" + "A" * 5_000_000, batch_size=4, service_mode="private"
+        ),
         make(Img2ImgLora, image=LARGE, lora=LoRA("mjv6", image=LARGE)),
         make(
             ControlNetLora,

@@ -1,20 +1,27 @@
 """`TaskHandle`: waiting, looking, several waiters, and what the errors keep."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import tenacity
 from raw_server import RawServer, answer, cut, holding, stall, task
 
 from piapi_async import Backoff, Img2Img, Polling, Session, TaskFailedError, WaitTimeoutError, events
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
     InvalidRequestError,
     NoOutputError,
+    NotFoundError,
+    PiAPIError,
     RequestTimeoutError,
     ServerError,
     TaskCanceledError,
 )
+from piapi_async.handle import TaskHandle
 from piapi_async.testing import EventLog
 
 BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
@@ -373,3 +380,126 @@ async def test_updates_that_are_left_early_ask_no_more() -> None:
         await updates.aclose()  # type: ignore[attr-defined]
         await asyncio.sleep(60)
         assert len(server.received) == 1
+
+
+async def test_refresh_of_a_new_task_looks_until_it_is_visible() -> None:
+    """404 right after the submit means "not visible yet" to `refresh` as well; ten seconds later it is the truth."""
+    unknown = answer({"code": 404, "message": "task not found"}, status=404)
+    async with RawServer(task("t"), unknown, task("t", "processing"), unknown) as server:
+        async with Session("k", base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+            assert (await handle.refresh()).status == "processing"
+            await asyncio.sleep(11)
+            with pytest.raises(NotFoundError):
+                await handle.refresh()
+
+
+async def test_refresh_of_a_task_from_elsewhere_believes_a_404() -> None:
+    """A handle whose task was not submitted here asks once: "no such task" is the truth, and names the task."""
+    async with RawServer(answer(status=404)) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(NotFoundError) as caught:
+            await session.task("t").refresh()
+        assert len(server.received) == 1
+    assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t", False)
+
+
+# What an error of a task that was paid for says.
+
+
+async def last_update(handle: TaskHandle) -> Any:
+    """The last of a handle's updates."""
+    return [info async for info in handle.updates()][-1]
+
+
+CALLS: dict[str, Callable[[TaskHandle], Awaitable[Any]]] = {
+    "wait": TaskHandle.wait,
+    "refresh": TaskHandle.refresh,
+    "updates": last_update,
+    "cancel": TaskHandle.cancel,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_error_of_a_task_names_it_and_forbids_to_pay_again(call: str, *, elsewhere: bool) -> None:
+    """A refusal that would be safe after a submit is not once there is a task, whichever call of a handle meets it."""
+    async with RawServer(task("t-1"), answer(status=401)) as server, Session("k", base_url=server.url) as session:
+        submitted = await session.submit(BEAR)
+        handle = session.task("t-1") if elsewhere else submitted
+        with pytest.raises(AuthenticationError) as caught:
+            await CALLS[call](handle)
+    assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t-1", False)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_closed_session_does_not_make_paying_again_safe(call: str) -> None:
+    """Also "this session is closed" is about a task that was paid for."""
+    async with RawServer(task("t-1")) as server:
+        async with Session("k", base_url=server.url) as session:
+            handle = await session.submit(BEAR)
+        with pytest.raises(ConfigurationError) as caught:
+            await CALLS[call](handle)
+    assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t-1", False)
+
+
+@pytest.mark.parametrize(
+    "reply", [answer(status=401), answer(status=404), task("t-1", "failed"), task("t-1", "processing")]
+)
+async def test_error_of_a_run_names_the_task_after_its_submit_only(reply: bytes) -> None:
+    """A `run` refused at its submit has no task; refused, failed or timed out later, it names it and is not safe."""
+    async with RawServer(answer(status=401), task("t-1"), reply) as server:
+        async with Session("k", base_url=server.url) as session:
+            with pytest.raises(AuthenticationError) as refused:
+                await session.run(BEAR)
+            with pytest.raises(PiAPIError) as caught:
+                await session.run(BEAR, timeout=20)
+    assert (refused.value.task_id, refused.value.safe_to_resubmit) == (None, True)
+    assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t-1", False)
+
+
+def _broken(_state: tenacity.RetryCallState) -> float:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("reply", "polling", "kind"),
+    [
+        (answer(status=401), Polling(), AuthenticationError),
+        (task("t-1"), Polling(wait=_broken), ZeroDivisionError),
+    ],
+)
+async def test_wait_that_breaks_off_is_told(reply: bytes, polling: Polling, kind: type[Exception]) -> None:
+    """Whatever ends a wait, also a mistake in a wait strategy of one's own: a note and an event name the task."""
+    log = EventLog()
+    async with RawServer(task("t-1"), reply) as server:
+        async with Session("k", base_url=server.url, polling=polling, observers=[log]) as session:
+            with pytest.raises(kind) as caught:
+                await session.run(BEAR)
+    assert caught.value.__notes__ == ["task t-1 may go on; session.task('t-1').wait() goes on watching"]
+    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"]
+
+
+async def test_last_waiter_takes_the_task_along() -> None:
+    """With `on_cancel="cancel"` and two waiters, one who leaves leaves the task alone; the last one cancels it."""
+    log = EventLog()
+    async with Emulator(queue_delay=Constant(600.0)) as server:
+        async with Session(server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]) as session:
+            handle = await session.submit(BEAR)
+            waiting = [asyncio.ensure_future(handle.wait()) for _ in range(2)]
+            await asyncio.sleep(1)
+            for waiter, status in zip(waiting, ("pending", "canceled"), strict=True):
+                waiter.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiter
+                assert server.tasks[handle.task_id].status == status
+        assert [record.endpoint for record in server.requests].count("cancel") == 1
+    assert log.of(events.Detached) == []
+
+
+@pytest.mark.parametrize("limit", [True, "30", b"30"])
+async def test_timeout_of_the_wrong_type_is_refused(limit: Any) -> None:
+    """A time limit that is no number is refused before any look."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(TypeError, match=r"^timeout must be seconds >= 0, or None for no limit, got"):
+            await session.task("t-1").wait(timeout=limit)
+        assert server.received == []

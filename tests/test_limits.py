@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from piapi_async import Governor
 from piapi_async._clock import Clock
+from piapi_async.errors import RateLimitError
 from piapi_async.limits import PAUSE_UNSAID
 from piapi_async.testing import run_in_virtual_time
 
@@ -67,6 +68,31 @@ async def test_a_pause_that_does_not_say_how_long() -> None:
     assert await passed(governor, begun=begun) == 0
     governor.pause(None, clock=CLOCK)
     assert await passed(governor, begun=begun) == PAUSE_UNSAID == 1
+
+
+async def test_a_gate_that_stays_closed_too_long_is_an_error_at_once() -> None:
+    """Who has less patience than the gate stays closed is told at once how long it is; who has more waits."""
+    governor, begun = Governor(), now()
+    governor.pause(30, clock=CLOCK)
+    with pytest.raises(RateLimitError, match=r"^PiAPI asked for a pause that lasts 30 s more$") as caught:
+        await governor.ready(clock=CLOCK, patience=29)
+    assert caught.value.retry_after == pytest.approx(30, abs=0.5)
+    assert caught.value.safe_to_resubmit is True
+    assert now() - begun < 0.5
+    await governor.ready(clock=CLOCK, patience=30)
+    assert now() - begun == pytest.approx(30, abs=0.5)
+
+
+async def test_a_pause_that_grows_beyond_the_patience_ends_the_waiting() -> None:
+    """Who waits already is told when the gate, instead of opening, closes for longer than the patience."""
+    governor, begun = Governor(), now()
+    governor.pause(10, clock=CLOCK)
+    waiting = asyncio.create_task(governor.ready(clock=CLOCK, patience=20))
+    await asyncio.sleep(5)
+    governor.pause(100, clock=CLOCK)
+    with pytest.raises(RateLimitError):
+        await waiting
+    assert now() - begun == pytest.approx(10, abs=0.5)
 
 
 async def test_waiting_at_the_gate_can_be_cancelled() -> None:

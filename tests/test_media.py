@@ -85,7 +85,7 @@ def test_a_data_uri_holds_its_bytes(data: bytes, media_type: str) -> None:
     uri = _media.encode_data_uri(data, media_type=media_type)
     assert uri.startswith(f"data:{media_type};base64,")
     assert _media.is_data_uri(uri)
-    assert _media.is_base64_data_uri(uri)
+    assert _media.is_picture_data_uri(uri) is (_media.sniff(data) is not None)
     assert _media.decode_data_uri(uri) == data
 
 
@@ -106,9 +106,34 @@ def test_data_uris_in_other_spellings(uri: str, data: bytes) -> None:
 @pytest.mark.parametrize("uri", ["data:,hello", "data:image/png,AAAA", "data:;base64,AAAA", "data:", "AAAA", ""])
 def test_other_data_uris_are_refused(uri: str) -> None:
     """A text that is no base64 data URI with a media type is refused in one sentence."""
-    assert not _media.is_base64_data_uri(uri)
+    assert not _media.is_picture_data_uri(uri)
     with pytest.raises(ValueError, match=r"^not a base64 data URI$"):
         _media.decode_data_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("iVBORw0KGgo=", True),
+        ("iVBORw0KGgoAAA", True),
+        ("iVBO\nRw0K\r\n Ggo=", True),
+        ("iVBORw0KGgo", False),
+        ("PGh0bWw+", False),
+        ("iVBOé", False),
+        ("=AAA", False),
+        ("A=AA", False),
+        ("", False),
+    ],
+)
+def test_what_is_the_data_uri_of_a_picture(content: str, *, expected: bool) -> None:
+    """The first bytes decide, wherever lines are wrapped; what is no base64 is no picture and no other error."""
+    assert _media.is_picture_data_uri(f"data:image/png;base64,{content}") is expected
+
+
+@given(st.text())
+def test_no_text_breaks_the_look_into_a_data_uri(content: str) -> None:
+    """Any content is a picture or is not; nothing is raised."""
+    assert _media.is_picture_data_uri(f"data:image/png;base64,{content}") in (False, True)
 
 
 @pytest.mark.parametrize("content", ["AAA", "A A A A", "AAAA!", "=", "AAAA\nAAAA", "é"])

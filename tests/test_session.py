@@ -6,6 +6,7 @@ import json
 import random
 import weakref
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -200,15 +201,85 @@ def test_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> Non
     assert caught.value.safe_to_resubmit is True
 
 
-@pytest.mark.parametrize("url", ["piapi.ai", "ftp://piapi.ai", "http://", "http://[::1", "http://h:port", "http://a b"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "piapi.ai",
+        "ftp://piapi.ai",
+        "http://",
+        "http://[::1",
+        "http://h:port",
+        "http://a b",
+        "http://h/?a",
+        "http://h?",
+        "http://h/#a",
+    ],
+)
 def test_bad_base_url_is_one_clear_sentence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `base_url` that is no http(s) URL is refused with its value, wherever it came from."""
-    with pytest.raises(ConfigurationError, match=r"base_url must be an http\(s\) URL, got") as caught:
+    with pytest.raises(ConfigurationError, match=r"^base_url must be an http\(s\) URL without") as caught:
         Session("k", base_url=url)
     assert repr(url) in str(caught.value)
     monkeypatch.setenv("PIAPI_BASE_URL", url)
     with pytest.raises(ConfigurationError, match="base_url"):
         Session("k")
+
+
+@pytest.mark.parametrize("url", ["http://u:hush@h", "http://hush@h", "ftp://u:hush@h", "http://u:hush@h:port"])
+def test_password_in_base_url_is_refused_without_being_shown(url: str) -> None:
+    """A user or password in `base_url` is refused, and the error repeats neither."""
+    with pytest.raises(ConfigurationError, match=r"^base_url must be .* got one with a user") as caught:
+        Session("k", base_url=url)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"api_key": 5}, {"api_key": b"k"}, {"base_url": 5}, {"base_url": b"http://h"}])
+def test_key_or_url_that_is_no_text_is_refused(given: dict[str, Any]) -> None:
+    """A key or a URL of the wrong type is the same clear sentence as a bad one, and names the argument."""
+    with pytest.raises(ConfigurationError, match=rf"^{next(iter(given))} must be"):
+        Session(**{"api_key": "k", **given})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("http", "http://h"),
+        ("timeout", 30),
+        ("timeout", None),
+        ("retry", 3),
+        ("polling", 2.5),
+        ("governor", 8),
+        ("max_image_bytes", "10"),
+        ("max_image_bytes", 1e6),
+        ("max_image_bytes", True),
+        ("max_image_bytes", None),
+    ],
+)
+def test_argument_of_the_wrong_type_is_refused(name: str, value: Any) -> None:
+    """An argument of the wrong type is refused when the session is made, with its name, its type and the value."""
+    with pytest.raises(TypeError, match=rf"^{name} must be of type \w.*, got ") as caught:
+        Session("k", **{name: value})
+    assert str(caught.value).endswith(f"got {value!r}")
+
+
+def test_one_observer_alone_is_refused() -> None:
+    """An observer in place of a list of them would be silent, where it is a list itself; it is refused."""
+    with pytest.raises(TypeError, match=r"^observers must be a list of observers"):
+        Session("k", observers=EventLog())
+
+
+async def test_what_is_no_request_is_refused_before_anything_is_sent() -> None:
+    """A mapping, a text or nothing in place of a request, or a URL in place of a webhook, is a `TypeError`."""
+    wrong: Any
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        for doing in (session.submit, session.run):
+            for wrong in ({"prompt": "a bear"}, "a bear", None):
+                with pytest.raises(TypeError, match=r"^request must be a request such as Img2Img or TaskRequest, got"):
+                    await doing(wrong)
+            wrong = "https://example.com/hook"
+            with pytest.raises(TypeError, match=r"^webhook must be of type .*WebhookConfig .*, got 'https"):
+                await doing(BEAR, webhook=wrong)
+        assert server.received == []
 
 
 def test_contradictions_are_refused() -> None:
@@ -548,18 +619,31 @@ async def test_bad_timeout_of_run_is_refused_before_it_costs_anything() -> None:
         for limit in (-1, float("nan")):
             with pytest.raises(ValueError, match="timeout must be seconds >= 0"):
                 await session.run(BEAR, timeout=limit)
+        wrong: Any
+        for wrong in (True, "30"):
+            with pytest.raises(TypeError, match=r"^timeout must be seconds >= 0"):
+                await session.run(BEAR, timeout=wrong)
         assert server.received == []
 
 
 async def test_bad_input_is_refused_before_anything_is_sent() -> None:
-    """What JSON cannot hold is refused as `ValueError` or `TypeError`, and nothing is sent."""
+    """What JSON cannot hold is refused as `ValueError` or `TypeError` in one sentence, and nothing is sent."""
     endless: dict[str, Any] = {}
     endless["again"] = endless
-    cases = [({"x": float("nan")}, ValueError), ({"x": {1}}, TypeError), ({"x": bytearray(b"x")}, TypeError)]
+    cases: list[tuple[Any, type[Exception]]] = [
+        ({"x": float("nan")}, ValueError),
+        ({"x": {1}}, TypeError),
+        ({"x": bytearray(b"x")}, TypeError),
+        ({"x": datetime.now(UTC)}, TypeError),
+        ({"x": {(1, 2): 3}}, TypeError),
+        ({"x": float("inf"), "y": "z" * 70_000}, ValueError),
+    ]
     async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
-        for given, kind in [*cases, (endless, ValueError)]:
-            with pytest.raises(kind):
+        for given, kind in cases:
+            with pytest.raises(kind, match=r"^input must hold JSON values and pictures only: "):
                 await session.submit(TaskRequest(model="m", task_type="t", input=given))
+        with pytest.raises(ValueError, match=r"^input must be JSON values, but it holds itself"):
+            await session.submit(TaskRequest(model="m", task_type="t", input=endless))
         assert server.received == []
 
 

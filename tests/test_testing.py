@@ -165,3 +165,26 @@ def test_an_event_log_keeps_what_it_is_told() -> None:
     assert log == events
     assert log.of(Looked) == [events[1], events[3]]
     assert log.of(Saved) == []
+
+
+def test_time_does_not_jump_while_threads_are_joined() -> None:
+    """The end of a run waits for a thread that nobody awaits any more, and no timer goes off early meanwhile."""
+    started = threading.Event()
+
+    def work() -> None:
+        started.set()
+        time.sleep(0.05)
+
+    async def leave() -> float:
+        loop = asyncio.get_running_loop()
+        working = loop.run_in_executor(None, work)
+        assert started.wait(5)
+        working.cancel()
+        timer = loop.call_later(3600, lambda: None)
+        await asyncio.sleep(0)
+        begun = now()
+        await loop.shutdown_default_executor()
+        timer.cancel()
+        return now() - begun
+
+    assert 0.02 < run_in_virtual_time(leave()) < 5

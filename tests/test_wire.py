@@ -420,11 +420,17 @@ def test_a_refusal_with_an_id_but_no_status_is_a_refusal() -> None:
     assert decoded({"code": 200, "data": {"task_id": "3f2a"}}).status is TaskStatus.UNKNOWN
 
 
-@pytest.mark.parametrize("task_id", ["", "  ", None, 5, []])
+@pytest.mark.parametrize("task_id", ["", "  ", None, True, -5, 5.0, 10**18, []])
 def test_a_task_without_an_id_is_no_task(task_id: object) -> None:
     """An answer whose task has no id cannot be used, so a submit answered so is in doubt."""
     body = {"code": 200, "data": {"task_id": task_id, "status": "pending"}}
     assert type(refused(body)) is errors.UnexpectedResponseError
+
+
+@pytest.mark.parametrize("task_id", [0, 5, 10**18 - 1])
+def test_a_task_id_may_be_a_number(task_id: int) -> None:
+    """A whole number is a name too, kept as text: a task that was paid for is not lost over it."""
+    assert decoded({"code": 200, "data": {"task_id": task_id, "status": "pending"}}).task_id == str(task_id)
 
 
 # Errors.
@@ -472,12 +478,42 @@ def test_the_http_status_wins_over_the_code() -> None:
     assert (error.status, error.code) == (404, 10000)
 
 
-@pytest.mark.parametrize("code", [1100, 10000, 10001, 600, 499, -1, 1])
+@pytest.mark.parametrize("code", [1100, 10000, 10001, 600, 499])
 def test_other_codes_inside_a_success(code: int) -> None:
     """A code that is neither success nor HTTP's is an error of the root kind, refused in good order."""
     error = api_error({"code": code, "message": "task failed"})
     assert type(error) is errors.APIError
     assert (error.status, error.code, error.safe_to_resubmit) == (200, code, True)
+
+
+@pytest.mark.parametrize("code", [-1, 0, 1, 200, 201, 302, 399])
+def test_codes_below_400_refuse_nothing(code: int) -> None:
+    """A code below 400 is no refusal, so an answer with it and without a task leaves a submit in doubt."""
+    error = refused({"code": code, "message": "words"})
+    assert type(error) is errors.UnexpectedResponseError
+    assert error.safe_to_resubmit is False
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, errors.RateLimitError), (503, errors.ServerError)])
+def test_the_pause_a_server_asks_for_is_told(status: int, kind: type[errors.APIError]) -> None:
+    """`Retry-After` is part of the message, and nothing is where the server did not ask."""
+    error = refused({"message": "busy"}, status=status, headers={"retry-after": "12"})
+    assert type(error) is kind
+    assert str(error) == f"PiAPI answered {status}: busy; it asks to wait 12 s"
+    assert str(refused({"message": "busy"}, status=status)) == f"PiAPI answered {status}: busy"
+
+
+def test_an_answer_shows_neither_headers_nor_body() -> None:
+    """What a server sent may hold secrets, so the `repr` of an answer, as in a traceback's locals, is its status."""
+    assert repr(answer("hush", headers={"x": "hush"})) == "Answer(status=200)"
+
+
+@pytest.mark.parametrize(("secret", "message"), [("k", "bad key k"), ("key", "bad key k"), ("bad key", "*** k")])
+def test_secrets_too_short_to_be_one_stay(secret: str, message: str) -> None:
+    """Fewer than four characters are part of too many words; they are not taken out of messages."""
+    with pytest.raises(errors.APIError) as caught:
+        _wire.decode_task(answer({"code": 400, "message": "bad key k"}), now=0.0, secrets=(secret, ""))
+    assert caught.value.message == message
 
 
 @pytest.mark.parametrize("code", ["x", "4O4", "⁴", 2.5, True, [], "9" * 5000, None])
