@@ -5,24 +5,28 @@ what is left of it.
 """
 
 import asyncio
+import datetime as dt
 import email.utils
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
 from aiohttp import web
+from yarl import URL
 
 from piapi_async._clock import Clock
-from piapi_async.emulator._render import NOT_FOUND, Answer, envelope
+from piapi_async.emulator._render import NOT_FOUND, Answer, envelope, page
 from piapi_async.emulator.faults import Fault
 
-_PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 _TITLES = {
     502: "502 Bad Gateway",
     503: "503 Service Temporarily Unavailable",
     504: "504 Gateway Time-out",
     522: "522: Connection timed out",
 }
+_STATUSES = {"html": 200, "empty": 200, "garbled": 200, "redirect": 302, "redirect-away": 307}
+_TIME = re.compile(rb'(?<=_at":")([1-9]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d)')
 _CHUNK = bytes(64 * 1024)
 
 
@@ -52,11 +56,15 @@ def sent_status(answer: Answer, *, fault: Fault | None) -> int | None:
         return None
     if name[:3].isdigit():
         return int(name[:3])
-    return {"html": 200, "empty": 200, "garbled": 200, "redirect": 302}.get(name, answer.status)
+    if fault is not None and name == "expired":
+        return 404 if fault.options["answer"] == "404" else 200
+    return _STATUSES.get(name, answer.status)
 
 
 def _whole(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, body=answer.body, content_type=answer.content_type)
+    return web.Response(
+        status=answer.status, body=answer.body, content_type=answer.content_type, headers=answer.headers
+    )
 
 
 async def _cut(exchange: _Exchange) -> web.Response:
@@ -67,8 +75,7 @@ async def _cut(exchange: _Exchange) -> web.Response:
 def _status(status: int) -> _Spoiler:
     async def send(_exchange: _Exchange) -> web.Response:
         if status in _TITLES:
-            page = _PAGE.format(_TITLES[status])
-            return web.Response(status=status, text=page, content_type="text/html")
+            return web.Response(status=status, body=page(_TITLES[status]), content_type="text/html")
         body = envelope(None, message="internal server error", code=status)
         return web.Response(status=status, body=body, content_type="application/json")
 
@@ -86,14 +93,14 @@ async def _too_many(exchange: _Exchange) -> web.Response:
 
 
 async def _not_found(exchange: _Exchange) -> web.Response:
-    if exchange.request.path.startswith("/temp/"):
+    if not exchange.request.path.startswith("/api/v1/task"):
         return _whole(NOT_FOUND)
     body = envelope(None, message="task not found", code=404)
     return web.Response(status=404, body=body, content_type="application/json")
 
 
 async def _html(_exchange: _Exchange) -> web.Response:
-    return web.Response(text=_PAGE.format("PiAPI"), content_type="text/html")
+    return web.Response(body=page("PiAPI"), content_type="text/html")
 
 
 async def _empty(exchange: _Exchange) -> web.Response:
@@ -139,6 +146,33 @@ async def _redirect(exchange: _Exchange) -> web.Response:
     return web.Response(status=302, headers={"Location": to})
 
 
+async def _redirect_away(exchange: _Exchange) -> web.Response:
+    here = URL(f"http://{exchange.request.host}")
+    away = here.with_host("127.0.0.1" if here.host == "localhost" else "localhost").origin()
+    to = exchange.options["to"] or f"{away}{exchange.request.path_qs}"
+    return web.Response(status=307, headers={"Location": to})
+
+
+async def _expired(exchange: _Exchange) -> web.Response:
+    kinds = {"404": _not_found, "html": _html, "empty": _empty}
+    return await kinds[exchange.options["answer"]](exchange)
+
+
+async def _clock_skew(exchange: _Exchange) -> web.Response:
+    seconds = exchange.options["seconds"]
+    body = exchange.answer.body
+    if exchange.answer.content_type == "application/json":
+        body = _TIME.sub(lambda found: _later(found[1], seconds), body)
+    response = _whole(attrs.evolve(exchange.answer, body=body))
+    response.headers["Date"] = email.utils.formatdate(exchange.clock.now() + seconds, usegmt=True)
+    return response
+
+
+def _later(text: bytes, seconds: float) -> bytes:
+    then = dt.datetime.fromisoformat(text.decode()) + dt.timedelta(seconds=seconds)
+    return then.isoformat(timespec="seconds").encode()
+
+
 async def _oversized(exchange: _Exchange) -> web.StreamResponse:
     size, body = exchange.options["size"], exchange.answer.body
     response = await _begin(exchange, length=max(size, len(body)))
@@ -176,5 +210,8 @@ _SPOILERS: Mapping[str, _Spoiler] = {
     "truncated": _truncated,
     "wrong-type": _wrong_type,
     "redirect": _redirect,
+    "redirect-away": _redirect_away,
+    "expired": _expired,
+    "clock-skew": _clock_skew,
     "oversized": _oversized,
 }

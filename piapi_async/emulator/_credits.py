@@ -20,6 +20,8 @@ class Wallet:
 
     def __init__(self, points: int) -> None:
         self.free = points
+        self.frozen = 0
+        self.used = 0
         self.charges: list[Charge] = []
 
     def freeze(self, points: int) -> bool:
@@ -27,14 +29,21 @@ class Wallet:
         if points > self.free:
             return False
         self.free -= points
+        self.frozen += points
         return True
 
-    def settle(self, task: Task) -> None:
-        """Take the frozen points of a completed task, or give them back."""
-        if task.status != "completed":
+    def settle(self, task: Task, *, failures: str = "refunded") -> None:
+        """Take the frozen points of a completed task, or give them back; failed ones as `Options.failed_tasks` says."""
+        self.frozen -= task.price
+        if task.status == "completed" or (task.status == "failed" and failures == "charged"):
+            self._take(task)
+        else:
             self.free += task.price
-            return
+
+    def _take(self, task: Task) -> None:
         assert task.ended_at is not None
+        task.cost = task.price
+        self.used += task.price
         self.charges.append(
             Charge(
                 task_id=task.task_id,

@@ -4,13 +4,14 @@ import asyncio
 import importlib
 import weakref
 from collections import OrderedDict
+from typing import Any
 
 from piapi_async.emulator._fetch import fetch
 from piapi_async.emulator._lifecycle import Task
 from piapi_async.emulator._order import Order
-from piapi_async.emulator._sources import inline, is_url
+from piapi_async.emulator._settings import Settings
+from piapi_async.emulator._sources import image_values, inline, is_url
 from piapi_async.emulator._validation import Refusal
-from piapi_async.emulator.options import Options
 
 _KEPT_BYTES = 64 * 2**20
 
@@ -19,11 +20,11 @@ class Gallery:
     """The pictures of one emulator; at most 64 MiB of them stay in memory, the last used ones.
 
     Args:
-        options: Seed, sizes, and what to do about images that cannot be had.
+        settings: Seed, sizes, and what to do about images that cannot be had.
     """
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
         self._locks: weakref.WeakValueDictionary[bytes, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -34,20 +35,35 @@ class Gallery:
         Raises:
             Refusal: Pillow is not installed.
         """
-        options = self._options
-        order = Order.of(task.input, item=item, seed=options.seed, max_pixels=options.max_pixels)
+        options = self._settings.current
+        order = Order.of(
+            task.input, item=item, seed=options.seed, max_pixels=options.max_pixels, task_type=task.task_type
+        )
         async with self._locks.setdefault(order.key, asyncio.Lock()):
             if order.key not in self._kept:
                 await self._make(order)
             return self._take(order.key)
 
+    async def thumbnail(self, task: Task) -> bytes | None:
+        """The first image that was sent, small, as PNG; None when there is none that can be had.
+
+        Raises:
+            Refusal: Pillow is not installed.
+        """
+        for name in image_values(task.input)[:1]:
+            return await self._draw("thumbnail", name, image=await _bytes(name))
+        return None
+
     async def _make(self, order: Order) -> None:
-        images = [await fetch(value) if is_url(value) else inline(value) for value in order.images]
-        fallbacks = self._options.unreachable_images == "placeholder"
-        png = await asyncio.to_thread(_paint, order, images=images, fallbacks=fallbacks)
+        images = [await _bytes(value) for value in order.images]
+        png = await self._draw("paint", order, images=images)
         if png is not None:
             self._kept[order.key] = png
             self._size += len(png)
+
+    async def _draw(self, what: str, subject: Order | str, **images: Any) -> bytes | None:
+        fallbacks = self._settings.current.unreachable_images == "placeholder"
+        return await asyncio.to_thread(_drawn, what, subject, fallbacks=fallbacks, **images)
 
     def _take(self, key: bytes) -> bytes | None:
         png = self._kept.get(key)
@@ -58,11 +74,15 @@ class Gallery:
         return png
 
 
-def _paint(order: Order, *, images: list[bytes | None], fallbacks: bool) -> bytes | None:
+async def _bytes(value: str) -> bytes | None:
+    return await fetch(value) if is_url(value) else inline(value)
+
+
+def _drawn(what: str, subject: Order | str, **given: Any) -> bytes | None:
     try:
         # Here, and not above, so that an emulator without Pillow does everything but draw.
         pictures = importlib.import_module("piapi_async.emulator._pictures")
     except ImportError:
         raise Refusal(501, "pictures need Pillow: pip install 'piapi_async[emulator]'") from None
-    png: bytes | None = pictures.paint(order, images=images, fallbacks=fallbacks)
+    png: bytes | None = getattr(pictures, what)(subject, **given)
     return png

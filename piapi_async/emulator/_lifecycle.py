@@ -2,14 +2,15 @@
 
 A task waits `queue_seconds` after it was accepted, then for a free place, then works for `work_seconds`. All of it is
 known when the task is accepted, so no timer runs: two heaps hold what happens next, and `advance` plays the events
-that lie between the last call and now, in their order. A call with nothing to play costs two comparisons, so
-20,000 tasks are as calm as one.
+that lie between the last call and now, in their order. A task whose seconds are infinite waits for `start` or `end`.
+A call with nothing to play costs two comparisons, so 20,000 tasks are as calm as one.
 
 Times are seconds on any clock that does not go back; nothing here reads one.
 """
 
 import heapq
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -47,11 +48,32 @@ class Task:
     started_at: float | None = None
     ended_at: float | None = None
     looks: int = 0
+    last_look: int | None = None
+    """The look that ends the task; None when time or somebody does."""
+    staged: bool = False
+    """Accepted beyond the concurrency, and shown as `staged` while it is pending."""
+    cost: int = 0
+    """Points really taken; 0 until the task is over."""
 
     @property
     def ready_at(self) -> float:
         """When the task may start, if there is a place."""
         return self.created_at + self.queue_seconds
+
+    @property
+    def shown_status(self) -> str:
+        """`staged`, or the status."""
+        return "staged" if self.staged and self.status == "pending" else self.status
+
+    @property
+    def changed_at(self) -> float:
+        """When its status became what it is."""
+        times = (self.ended_at, self.started_at, self.created_at)
+        return next(time for time in times if time is not None)
+
+
+Watcher = Callable[[Task], None]
+Waker = Callable[[], None]
 
 
 class Lifecycle:
@@ -59,17 +81,21 @@ class Lifecycle:
 
     Args:
         concurrency: How many may be `processing` at once.
+
+        changed: Told of every task that has just started, ended or been canceled, in the order of these events.
     """
 
-    def __init__(self, *, concurrency: int) -> None:
+    def __init__(self, *, concurrency: int, changed: Watcher = lambda _task: None) -> None:
         self._places = concurrency
+        self._changed = changed
         self._waiting: list[tuple[float, int, Task]] = []
         self._running: list[tuple[float, int, Task]] = []
-        self._last_end = float("-inf")
+        self._free_since = float("-inf")
 
     def add(self, task: Task) -> None:
         """Accept a task. `advance` must have been called for its `created_at` before."""
-        heapq.heappush(self._waiting, (task.ready_at, task.index, task))
+        if task.ready_at < math.inf:
+            heapq.heappush(self._waiting, (task.ready_at, task.index, task))
 
     def advance(self, now: float) -> list[Task]:
         """Play everything up to *now*; returns the tasks that ended, in order."""
@@ -80,26 +106,52 @@ class Lifecycle:
             self._start_ready(now)
         return ended
 
+    def resize(self, concurrency: int, *, now: float) -> None:
+        """Change how many may be `processing` at once; those that are stay. `advance` must have been called before."""
+        if concurrency != self._places:
+            self._places, self._free_since = concurrency, now
+
+    def start(self, task: Task, *, now: float) -> None:
+        """Start a task that is still `pending`, whether there is a place or not; its turn is skipped later."""
+        self._begin(task, at=now)
+
+    def end(self, task: Task, *, now: float) -> None:
+        """Let a task that is not over be so at the next `advance`, which must be for the same time."""
+        if task.status == "pending":
+            self._begin(task, at=now)
+        place = next(place for place, entry in enumerate(self._running) if entry[2] is task)
+        self._running[place] = (now, task.index, task)
+        heapq.heapify(self._running)
+
     def cancel(self, task: Task, *, now: float) -> None:
         """End a task that is still `pending`; its place in the queue is skipped later."""
         task.status, task.ended_at = "canceled", now
+        self._changed(task)
+
+    def next_change(self) -> float:
+        """No task changes before that time; infinity when nothing is to come."""
+        coming = self._running[:1]
+        if len(self._running) < self._places:
+            coming += self._waiting[:1]
+        return min((time for time, _, _ in coming), default=float("inf"))
 
     def _start_ready(self, now: float) -> None:
         while self._waiting and len(self._running) < self._places:
             horizon = min(now, self._running[0][0]) if self._running else now
             if self._waiting[0][0] > horizon:
                 return
-            self._start(heapq.heappop(self._waiting)[2])
+            task = heapq.heappop(self._waiting)[2]
+            if task.status == "pending":
+                self._begin(task, at=max(task.ready_at, self._free_since))
 
-    def _start(self, task: Task) -> None:
-        if task.status != "pending":
-            return
-        task.status = "processing"
-        task.started_at = max(task.ready_at, self._last_end)
-        heapq.heappush(self._running, (task.started_at + task.work_seconds, task.index, task))
+    def _begin(self, task: Task, *, at: float) -> None:
+        task.status, task.started_at = "processing", at
+        heapq.heappush(self._running, (at + task.work_seconds, task.index, task))
+        self._changed(task)
 
     def _end_first(self) -> Task:
-        self._last_end, _, task = heapq.heappop(self._running)
-        task.ended_at = self._last_end
+        self._free_since, _, task = heapq.heappop(self._running)
+        task.ended_at = self._free_since
         task.status = "failed" if task.failure else "completed"
+        self._changed(task)
         return task

@@ -7,6 +7,7 @@ from typing import Any, Self
 import attrs
 
 from piapi_async.emulator._sources import image_values
+from piapi_async.emulator._validation import SIDES
 
 _DENOISE = 0.7
 _CONTROL_STRENGTH = 0.5
@@ -22,6 +23,14 @@ class Order:
     seed: int
     item: int
     max_pixels: int
+    task_type: str
+    width: int
+    height: int
+    """0 when it was not given, as with the width."""
+    margins: tuple[int, ...]
+    """Pixels to add on the left, right, top and bottom."""
+    chance: int
+    """The `seed` of the request; -1 when it was not given."""
     prompt: str
     negative_prompt: str
     images: tuple[str, ...] = attrs.field(repr=False)
@@ -34,14 +43,20 @@ class Order:
     control_strength: float
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], *, item: int, seed: int, max_pixels: int) -> Self:
+    def of(cls, given: Mapping[str, Any], *, item: int, seed: int, max_pixels: int, task_type: str = "img2img") -> Self:
         """Read it from the input of a task that passed validation."""
         lora = (given.get("lora_settings") or [{}])[0]
         control = (given.get("control_net_settings") or [{}])[0]
+        outpaint = (given.get("custom_settings") or [{}])[0]
         return cls(
             seed=seed,
             item=item,
             max_pixels=max_pixels,
+            task_type=task_type,
+            width=given.get("width", 0),
+            height=given.get("height", 0),
+            margins=tuple(outpaint.get(f"outpaint_{side}", 0) for side in SIDES),
+            chance=given.get("seed", -1),
             prompt=given["prompt"],
             negative_prompt=given["negative_prompt"],
             images=tuple(image_values(given)),
@@ -52,6 +67,11 @@ class Order:
             control_type=control.get("control_type"),
             control_strength=control.get("control_strength", _CONTROL_STRENGTH),
         )
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether the task type has a size of its own, and not that of its source."""
+        return self.task_type == "kontext" or not self.images
 
     @property
     def key(self) -> bytes:

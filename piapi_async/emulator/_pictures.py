@@ -11,12 +11,14 @@ import random
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps, ImageStat
 
+from piapi_async.emulator._canvas import canvas_for
 from piapi_async.emulator._landscape import landscape
 from piapi_async.emulator._order import Order
 from piapi_async.emulator._palette import Palette, grey, smooth, solid, unit
 from piapi_async.emulator._styles import style_for
 
 _LEAST_PIXELS = 400_000
+_THUMBNAIL = (256, 256)
 _MOST_DECODED = 64_000_000
 _UNREADABLE = (
     OSError,
@@ -50,6 +52,15 @@ def paint(order: Order, *, images: list[bytes | None], fallbacks: bool) -> bytes
     return _png(_compose(order, sources))
 
 
+def thumbnail(name: str, *, image: bytes | None, fallbacks: bool) -> bytes | None:
+    """An input, small; None when it is missing or cannot be read and no landscape may stand for it."""
+    picture = _decoded(image) or (landscape(name) if fallbacks else None)
+    if picture is None:
+        return None
+    picture.thumbnail(_THUMBNAIL)
+    return _png(picture)
+
+
 def _decoded(data: bytes | None) -> Image.Image | None:
     try:
         image = Image.open(io.BytesIO(data or b""))
@@ -64,21 +75,23 @@ def _decoded(data: bytes | None) -> Image.Image | None:
 
 def _compose(order: Order, sources: list[Image.Image]) -> Image.Image:
     # Not from all of the order, so that pictures differing in strength alone show the same strokes.
-    chance = f"{order.seed}/{order.item}/{order.prompt}".encode(errors="replace")
-    rng = random.Random(chance)  # noqa: S311 - a picture, not a secret
-    base = _fitted(sources[0], most=order.max_pixels)
+    chance = f"{order.seed}/{order.item}/{order.prompt}" + (f"/{order.chance}" if order.chance >= 0 else "")
+    rng = random.Random(chance.encode(errors="replace"))  # noqa: S311 - a picture, not a secret
+    canvas = canvas_for(order, sources)
+    base = _fitted(canvas.image, order=order)
     style = style_for(order.prompt, lora=order.lora, item=order.item, rng=rng)
     styled = style.effect(base, style.palette, rng)
     picture = Image.blend(base, styled, _share(order))
     if order.control_type is not None:
         picture = _structured(picture, sources[-1], order=order, palette=style.palette)
-    return _labelled(_guided(picture, order.guidance_scale))
+    return _labelled(canvas.styled(_guided(picture, order.guidance_scale), base=base))
 
 
-def _fitted(image: Image.Image, *, most: int) -> Image.Image:
-    """Of a size at which the effects look their best, same aspect, never above the limit."""
+def _fitted(image: Image.Image, *, order: Order) -> Image.Image:
+    """Of a size at which the effects look their best, unless one was asked for; same aspect, never above the limit."""
     pixels = image.width * image.height
-    factor = math.sqrt(min(most, max(pixels, _LEAST_PIXELS)) / pixels)
+    least = 1 if order.is_sized else _LEAST_PIXELS
+    factor = math.sqrt(min(order.max_pixels, max(pixels, least)) / pixels)
     size = max(1, int(image.width * factor)), max(1, int(image.height * factor))
     return image.resize(size, Image.Resampling.LANCZOS)
 

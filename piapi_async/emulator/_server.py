@@ -1,23 +1,29 @@
 """The emulator: a server to start, to stop, and to ask what happened."""
 
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aiohttp import web
 from yarl import URL
 
 from piapi_async._clock import Clock
+from piapi_async.emulator._admin import Admin
 from piapi_async.emulator._endpoints import Endpoints
 from piapi_async.emulator._gallery import Gallery
-from piapi_async.emulator._lifecycle import Task
+from piapi_async.emulator._journal import Journal
+from piapi_async.emulator._lifecycle import Failure, Task
 from piapi_async.emulator._render import Renderer, usage
 from piapi_async.emulator._service import Service
+from piapi_async.emulator._settings import Settings
 from piapi_async.emulator._stopwatch import Stopwatch
+from piapi_async.emulator._uploads import Uploads
+from piapi_async.emulator._webhooks import Webhooks
+from piapi_async.emulator.check import Check
 from piapi_async.emulator.faults import Faults
 from piapi_async.emulator.options import Options
-from piapi_async.emulator.records import Charge, RequestRecord, TaskView
+from piapi_async.emulator.records import Charge, Delivery, RequestRecord, TaskView
 
 # Requests that are still busy (stalled on purpose, most likely) get this long, twice, before they are cut.
 _SHUTDOWN = 0.02
@@ -43,19 +49,19 @@ class Emulator:
         **options: The other fields of `Options`.
 
     Attributes:
-        options: All settings.
-
         faults: The script of what goes wrong; see `piapi_async.emulator.faults`.
     """
 
     def __init__(self, seed: int = 0, *, clock: Clock | None = None, **options: Any) -> None:
-        self.options = Options(seed=seed, **options)
-        self.faults = Faults()
+        self._settings = Settings(Options(seed=seed, **options))
+        self.faults = Faults(seed, chaos=lambda: self.options.chaos)
         self._clock = clock or Clock()
         self._watch = Stopwatch(self._clock)
-        self._service = Service(self.options)
-        self._gallery = Gallery(self.options)
-        self._requests: deque[RequestRecord] = deque(maxlen=self.options.keep_requests)
+        self._service = Service(self._settings)
+        self._gallery = Gallery(self._settings)
+        self._uploads = Uploads(self._settings)
+        self._webhooks = Webhooks(self._service, clock=self._clock, watch=self._watch)
+        self._journal = Journal(keep=self.options.keep_requests)
         self._runner: web.AppRunner | None = None
         self._port = self.options.port
 
@@ -83,15 +89,17 @@ class Emulator:
         if self._runner is not None:
             raise RuntimeError(f"the emulator is already running on {self.url}")
         self._watch.start()
-        self._runner = web.AppRunner(
-            self._endpoints().app(), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN
-        )
+        render = Renderer(self._settings, epoch=self._watch.epoch)
+        app = self._endpoints(render).app()
+        self._admin().add_to(app)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN)
         try:
             await self._runner.setup()
             await web.TCPSite(self._runner, self.options.host, self.options.port).start()
         except BaseException:
             await self.aclose()
             raise
+        self._webhooks.start(render)
         self._port = self._runner.addresses[0][1]
 
     async def aclose(self) -> None:
@@ -100,7 +108,67 @@ class Emulator:
             return
         runner, self._runner = self._runner, None
         await runner.cleanup()
+        await self._webhooks.aclose()
         self._watch.stop()
+
+    @property
+    def options(self) -> Options:
+        """All settings, as they are now."""
+        return self._settings.current
+
+    def set(self, **changes: Any) -> None:
+        """Change options while it runs; the next request is answered by the new ones.
+
+        Args:
+            **changes: Fields of `Options`, all but `host`, `port`, `seed`, `credits` and `keep_requests`.
+
+        Raises:
+            ValueError: A value out of range, or one of those five.
+
+            TypeError: There is no such option.
+        """
+        self._service.change(now=self._watch.now(), **changes)
+
+    def start_task(self, task_id: str) -> None:
+        """Let a pending task begin to work now, whatever its progress was to be, and whether there is a place or not.
+
+        Raises:
+            ValueError: There is no such task, or it is not pending.
+        """
+        self._service.start(task_id, now=self._watch.now())
+
+    def finish(self, task_id: str) -> None:
+        """Let a task complete now, whatever its progress was to be.
+
+        Raises:
+            ValueError: There is no such task, or it is over.
+        """
+        self._service.end(task_id, failure=None, now=self._watch.now())
+
+    def fail(
+        self,
+        task_id: str,
+        *,
+        reason: str = "the worker ran out of memory",
+        where: Literal["error", "logs"] = "error",
+        code: int = 10000,
+    ) -> None:
+        """Let a task fail now, whatever its progress was to be.
+
+        Args:
+            task_id: The task.
+
+            reason: The words of the failure.
+
+            where: Whether they are in `error.message`, or only in `logs`, as PiAPI often has it.
+
+            code: The `error.code`.
+
+        Raises:
+            ValueError: There is no such task, or it is over.
+        """
+        failure = Failure(reason=reason, where=where, code=code)
+        self._service.end(task_id, failure=failure, now=self._watch.now())
 
     @property
     def url(self) -> str:
@@ -116,12 +184,25 @@ class Emulator:
     def tasks(self) -> Mapping[str, TaskView]:
         """The tasks it holds, as they stand now, by task id, oldest first."""
         self._service.advance(self._watch.now())
-        return _Views(self._service.tasks)
+        return _Views(self._service.tasks, options=self.options)
 
     @property
     def requests(self) -> Sequence[RequestRecord]:
         """What it was asked, oldest first; the last `Options.keep_requests` of them."""
-        return tuple(self._requests)
+        return tuple(self._journal.requests)
+
+    @property
+    def deliveries(self) -> Sequence[Delivery]:
+        """Its calls to webhooks, oldest first; the last `Options.keep_requests` of them."""
+        self._service.advance(self._watch.now())
+        return tuple(self._webhooks.deliveries)
+
+    @property
+    def check(self) -> Check:
+        """Assertions about what happened until now; see `piapi_async.emulator.check`."""
+        return Check(
+            requests=self.requests, counts=Counter(self._journal.counts), tasks=self.tasks, charges=self.charges
+        )
 
     @property
     def charges(self) -> Sequence[Charge]:
@@ -135,14 +216,25 @@ class Emulator:
         self._service.advance(self._watch.now())
         return self._service.wallet.free
 
-    def _endpoints(self) -> Endpoints:
-        return Endpoints(
-            options=self.options,
+    def _admin(self) -> Admin:
+        return Admin(
             service=self._service,
-            render=Renderer(self.options, epoch=self._watch.epoch),
+            journal=self._journal,
             gallery=self._gallery,
             faults=self.faults,
-            requests=self._requests,
+            watch=self._watch,
+        )
+
+    def _endpoints(self, render: Renderer) -> Endpoints:
+        return Endpoints(
+            settings=self._settings,
+            service=self._service,
+            render=render,
+            gallery=self._gallery,
+            uploads=self._uploads,
+            webhooks=self._webhooks,
+            faults=self.faults,
+            journal=self._journal,
             clock=self._clock,
             watch=self._watch,
         )
@@ -151,11 +243,12 @@ class Emulator:
 class _Views(Mapping[str, TaskView]):
     """Views made one at a time, as there may be many tasks and few that are asked for."""
 
-    def __init__(self, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, tasks: Mapping[str, Task], *, options: Options) -> None:
         self._tasks = tasks
+        self._options = options
 
     def __getitem__(self, task_id: str) -> TaskView:
-        return _view(self._tasks[task_id])
+        return _view(self._tasks[task_id], options=self._options)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tasks)
@@ -164,7 +257,7 @@ class _Views(Mapping[str, TaskView]):
         return len(self._tasks)
 
 
-def _view(task: Task) -> TaskView:
+def _view(task: Task, *, options: Options) -> TaskView:
     return TaskView(
         task_id=task.task_id,
         model=task.model,
@@ -175,7 +268,7 @@ def _view(task: Task) -> TaskView:
         created_at=task.created_at,
         started_at=task.started_at,
         ended_at=task.ended_at,
-        usage=usage(task),
-        cost=task.price if task.status == "completed" else 0,
+        usage=usage(task, options=options),
+        cost=task.cost,
         looks=task.looks,
     )

@@ -17,12 +17,14 @@ def image_values(given: Mapping[str, Any]) -> list[str]:
     return [value for value in (given["image"], *controls) if value]
 
 
-def problem(given: Mapping[str, Any], *, unreachable: str) -> str | None:
-    """Why the task cannot get its images, None when it can."""
+def problem(given: Mapping[str, Any], *, unreachable: str, inline_images: str = "accepted") -> str | None:
+    """Why the task cannot get its images, None when it can; see `Options` for the two words."""
     for value in image_values(given):
         if is_url(value):
             if unreachable == "fail" and not is_loopback(value):
                 return f"image download failed: {value[:200]}"
+        elif inline_images == "fail" or (inline_images == "data-uri-only" and "," not in value):
+            return "image download failed: unsupported protocol scheme"
         elif inline(value) is None:
             return "image download failed: neither a URL nor a base64 picture"
     return None

@@ -4,54 +4,70 @@
 endpoint are used up in the order in which they were scripted, one per request; aiohttp's own client repeats a GET once
 when a kept-alive connection is cut, which uses up two.
 
+    with emulator.faults.always("get", "503"):                  # every request in this block
+        ...
+    emulator.faults.often("get", "slow-body", probability=0.1)  # one in ten from now on, until its end() or clear()
+
+`Options.chaos` is the probability with which any request suffers one of the faults marked with a star below, all
+equally likely; `task-fails` and `wrong-type` where they apply. The others are left out because they would make a client
+wait for ever, or believe what is not so. What is drawn depends on the seed and on the number of the request among those
+of its endpoint, and on nothing else. A scripted fault goes before `always` and `often`, those go before chaos.
+
 Before anything is done, on every endpoint:
 
 | fault               | what the client sees                                                        |
 |---------------------|-----------------------------------------------------------------------------|
-| `cut-before-accept` | the connection is closed without an answer                                  |
-| `500` `502` `503` `504` `522` | that status, as JSON (500) or as the page of the proxy in front   |
-| `429`               | too many requests; option `retry_after`: seconds, "date" or None            |
+| `cut-before-accept` * | the connection is closed without an answer                                |
+| `500` `502` `503` `504` `522` * | that status, as JSON (500) or as the page of the proxy in front |
+| `429` *             | too many requests; option `retry_after`: seconds, "date" (`seconds` from now) or None |
 | `404`               | not found, as a task that is not visible yet or a file that is gone         |
+| `redirect-away`     | 307 to `to`, by default the same path under another name of this host       |
 
 After it was done (the task is made, looked at, canceled), on every endpoint:
 
 | fault               | what the client sees                                                        |
 |---------------------|-----------------------------------------------------------------------------|
-| `cut-after-accept`  | the connection is closed without an answer                                  |
-| `500-after-accept` `502-after-accept` `503-after-accept` `504-after-accept` `522-after-accept` | that status |
-| `html`              | 200 and an HTML page                                                        |
-| `empty`             | 200 and no body                                                             |
-| `garbled`           | 200 and the right body, broken off in the middle                            |
-| `slow-headers`      | nothing for `seconds`, then the right answer                                |
-| `slow-body`         | half of the body, the other half after `seconds`                            |
+| `cut-after-accept` * | the connection is closed without an answer                                 |
+| `500-after-accept` `502-after-accept` `503-after-accept` `504-after-accept` `522-after-accept` * | that status |
+| `html` *            | 200 and an HTML page                                                        |
+| `empty` *           | 200 and no body                                                             |
+| `garbled` *         | 200 and the right body, broken off in the middle                            |
+| `slow-headers` *    | nothing for `seconds`, then the right answer                                |
+| `slow-body` *       | half of the body, the other half after `seconds`                            |
 | `stall`             | nothing, for as long as the client cares to wait                            |
-| `truncated`         | half of the body, less than its Content-Length says                         |
+| `truncated` *       | half of the body, less than its Content-Length says                         |
+| `wrong-type` *      | the right body, called `content_type`                                       |
+| `clock-skew` *      | the right answer, its `Date` and the times of the task ahead by `seconds`   |
 
 Only on `create`, where the answer is right and the task it made is not:
 
 | fault               | what becomes of the task                                                    |
 |---------------------|-----------------------------------------------------------------------------|
-| `task-fails`        | fails in the end; options `reason`, `where` ("error" or "logs"), `code`     |
+| `task-fails` *      | fails in the end; options `reason`, `where` ("error" or "logs"), `code`     |
 | `task-stalls`       | never leaves `processing`                                                   |
 
 Only on `result`:
 
 | fault               | what the client sees                                                        |
 |---------------------|-----------------------------------------------------------------------------|
-| `wrong-type`        | the picture, called `content_type`                                          |
+| `expired`           | a link that is too old; option `answer`: "404", "html" or "empty"           |
 | `redirect`          | 302 to `to`, by default the same file, where no fault is left               |
 | `oversized`         | the picture, with zeros behind it up to `size` bytes                        |
 """
 
-from collections import deque
-from collections.abc import Collection, Mapping
-from typing import Any, Literal
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import attrs
 
-ENDPOINTS = ("create", "get", "cancel", "result")
+ENDPOINTS = ("create", "get", "cancel", "result", "upload", "account", "active-tasks", "history")
+"""Where faults can be. Uploaded files are not among them: tasks read them too."""
 _STATUSES = ("500", "502", "503", "504", "522")
 _SLOW = {"seconds": 1.0}
+_NUMBERS = ("seconds", "size", "code")
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +81,8 @@ class Kind:
     """The options it takes, with their defaults."""
     choices: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     """The values of an option, where not any will do."""
+    answers: bool = False
+    """Whether the client gets the right answer all the same."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -72,25 +90,34 @@ KINDS: Mapping[str, Kind] = {
     **{status: Kind(when="before") for status in _STATUSES},
     "429": Kind(when="before", options={"retry_after": 1, "seconds": 2.0}),
     "404": Kind(when="before"),
+    "redirect-away": Kind(when="before", options={"to": None}),
     "cut-after-accept": Kind(when="after"),
     **{f"{status}-after-accept": Kind(when="after") for status in _STATUSES},
     "html": Kind(when="after"),
     "empty": Kind(when="after"),
     "garbled": Kind(when="after"),
-    "slow-headers": Kind(when="after", options=_SLOW),
-    "slow-body": Kind(when="after", options=_SLOW),
+    "slow-headers": Kind(when="after", options=_SLOW, answers=True),
+    "slow-body": Kind(when="after", options=_SLOW, answers=True),
     "stall": Kind(when="after"),
     "truncated": Kind(when="after"),
+    "wrong-type": Kind(when="after", options={"content_type": "application/octet-stream"}, answers=True),
+    "clock-skew": Kind(when="after", options={"seconds": 3600.0}, answers=True),
     "task-fails": Kind(
         when="task",
         endpoints=("create",),
         options={"reason": "the worker ran out of memory", "where": "error", "code": 10000},
         choices={"where": ("error", "logs")},
+        answers=True,
     ),
-    "task-stalls": Kind(when="task", endpoints=("create",)),
-    "wrong-type": Kind(when="after", endpoints=("result",), options={"content_type": "application/octet-stream"}),
+    "task-stalls": Kind(when="task", endpoints=("create",), answers=True),
+    "expired": Kind(
+        when="before",
+        endpoints=("result",),
+        options={"answer": "404"},
+        choices={"answer": ("404", "html", "empty")},
+    ),
     "redirect": Kind(when="after", endpoints=("result",), options={"to": None}),
-    "oversized": Kind(when="after", endpoints=("result",), options={"size": 64 * 2**20}),
+    "oversized": Kind(when="after", endpoints=("result",), options={"size": 64 * 2**20}, answers=True),
 }
 """All faults, by name."""
 
@@ -108,17 +135,62 @@ class Fault:
         return KINDS[self.name].when
 
 
-class Faults:
-    """The script: for each endpoint, the faults its next requests will suffer."""
+def _chaotic() -> Mapping[str, tuple[Fault, ...]]:
+    names = [name for name in KINDS if name not in _NOT_CHAOS]
+    faults = [Fault(name, KINDS[name].options) for name in names]
+    faults += [Fault("429", {**KINDS["429"].options, "retry_after": value}) for value in ("date", None)]
+    return {endpoint: tuple(f for f in faults if endpoint in KINDS[f.name].endpoints) for endpoint in ENDPOINTS}
 
-    def __init__(self) -> None:
+
+_NOT_CHAOS = {"404", "redirect-away", "stall", "task-stalls", "expired", "redirect", "oversized"}
+CHAOS = _chaotic()
+"""What chaos draws from, by endpoint."""
+
+
+@attrs.frozen(eq=False)
+class Spell:
+    """A time in which requests of an endpoint go wrong. It ends with its `with` block, or when `end` is called."""
+
+    endpoint: str
+    fault: Fault
+    probability: float
+    _all: "list[Spell]" = attrs.field(repr=False)
+
+    def end(self) -> None:
+        """Let the requests be well again."""
+        if self in self._all:
+            self._all.remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+class Faults:
+    """What goes wrong: the script, the spells, and chaos.
+
+    Args:
+        seed: Chance comes from it.
+
+        chaos: The probability of chaos, asked for at each request.
+    """
+
+    def __init__(self, seed: int = 0, *, chaos: Callable[[], float] = lambda: 0.0) -> None:
+        self._seed = seed
+        self._chaos = chaos
+        self._numbers: Counter[str] = Counter()
+        self._spells: list[Spell] = []
         self._script: dict[str, deque[Fault]] = {endpoint: deque() for endpoint in ENDPOINTS}
 
     def next(self, endpoint: str, name: str, *, times: int = 1, **options: Any) -> None:
         """Let the next request of an endpoint, or the next few, go wrong.
 
         Args:
-            endpoint: `create`, `get`, `cancel` or `result`.
+            endpoint: `create`, `get`, `cancel`, `result`, `upload`, `account`, `active-tasks` or `history`.
 
             name: A fault of the table above.
 
@@ -134,19 +206,70 @@ class Faults:
         fault = Fault(name, _checked_options(endpoint, name, options))
         self._script[endpoint].extend([fault] * times)
 
+    def always(self, endpoint: str, name: str, **options: Any) -> Spell:
+        """Let every request of an endpoint go wrong from now on; `with` ends it. Arguments and errors as for `next`."""
+        return self.often(endpoint, name, probability=1.0, **options)
+
+    def often(self, endpoint: str, name: str, *, probability: float, **options: Any) -> Spell:
+        """Let requests of an endpoint go wrong by chance from now on; `with` ends it. The latest spell goes first.
+
+        Args:
+            endpoint: As for `next`.
+
+            name: As for `next`.
+
+            probability: From 0 to 1.
+
+            **options: What the fault takes.
+
+        Raises:
+            ValueError: An endpoint, a name or an option that does not exist, or no probability.
+        """
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is {probability}, it must lie between 0 and 1")
+        fault = Fault(name, _checked_options(endpoint, name, options))
+        self._spells.append(Spell(endpoint, fault, probability, self._spells))
+        return self._spells[-1]
+
     def take(self, endpoint: str) -> Fault | None:
         """The fault the present request suffers; it is used up by asking."""
-        script = self._script.get(endpoint)
-        return script.popleft() if script else None
+        if endpoint not in self._script:
+            return None
+        self._numbers[endpoint] += 1
+        script = self._script[endpoint]
+        return script.popleft() if script else self._by_chance(endpoint)
+
+    def _by_chance(self, endpoint: str) -> Fault | None:
+        for spell in reversed(self._spells):
+            if spell.endpoint == endpoint and self._chance(endpoint, spell.fault.name).random() < spell.probability:
+                return spell.fault
+        probability = self._chaos()
+        if not probability:
+            return None
+        chance = self._chance(endpoint, "chaos")
+        return chance.choice(CHAOS[endpoint]) if chance.random() < probability else None
+
+    def _chance(self, endpoint: str, name: str) -> random.Random:
+        return random.Random(f"{self._seed}/{endpoint}/{name}/{self._numbers[endpoint]}")  # noqa: S311 - seeded on purpose
 
     def clear(self) -> None:
-        """Forget what is still scripted."""
+        """Forget what is still scripted, and end all spells. Chaos is an option and stays."""
+        self._spells.clear()
         for script in self._script.values():
             script.clear()
 
+    def planned(self) -> list[dict[str, Any]]:
+        """What is still to come, in the words of `next` and `often`; spells have a probability."""
+        script = [(endpoint, fault, None) for endpoint, faults in self._script.items() for fault in faults]
+        spells = [(spell.endpoint, spell.fault, spell.probability) for spell in self._spells]
+        return [
+            {"endpoint": endpoint, "name": fault.name, "probability": probability}
+            for endpoint, fault, probability in script + spells
+        ]
+
     def __repr__(self) -> str:
-        left = {endpoint: [fault.name for fault in script] for endpoint, script in self._script.items()}
-        return f"<Faults {left}>"
+        left = {endpoint: [fault.name for fault in script] for endpoint, script in self._script.items() if script}
+        return f"<Faults next={left}, spells={[spell.fault.name for spell in self._spells]}>"
 
 
 def _checked_options(endpoint: str, name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -155,6 +278,8 @@ def _checked_options(endpoint: str, name: str, options: Mapping[str, Any]) -> Ma
     kind = KINDS[name]
     for option, value in options.items():
         _check_named(option, among=kind.options, what=f"option of {name}")
+        if option in _NUMBERS and not isinstance(value, int | float):
+            raise ValueError(f"{option} is {value!r}, it must be a number")
         if option in kind.choices:
             _check_named(value, among=kind.choices[option], what=option)
     return {**kind.options, **options}

@@ -1,9 +1,11 @@
 """What an emulator tells a test about itself: frozen pictures, safe to keep."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
+
+Outcome = Literal["answered", "refused", "lost", "not-done"]
 
 
 @attrs.frozen(kw_only=True)
@@ -17,16 +19,24 @@ class RequestRecord:
     """When the request arrived."""
     method: str
     path: str
+    host: str
+    """The `Host` header: the name and port under which the client came."""
     endpoint: str
-    """`create`, `get`, `cancel`, `result`, or `unknown` for a path PiAPI does not have."""
+    """`create`, `get`, `cancel`, `result`, `account`, `active-tasks`, `history`, `upload`, `file`, or `unknown` for a
+    path PiAPI does not have."""
     task_id: str | None
     """The task that was made, looked at, canceled or downloaded; None when there is none."""
     status: int | None
     """The HTTP status that was sent, None when none was (the connection was cut, or stalls)."""
+    outcome: Outcome
+    """What became of it: `answered`, with the right answer if not always in good time; `refused`; `lost`, when it was
+    done and a fault ate the answer; `not-done`, when a fault came before."""
     fault: str | None
     """The scripted fault this request suffered."""
     refusal: str | None
     """Why the emulator refused the request, in the words it answered."""
+    fingerprint: str
+    """The same for two requests of the same method, path, query and body: a submit that was sent again."""
     had_key: bool
     """Whether the client sent `X-API-Key` or `Authorization`, right or wrong."""
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -57,8 +67,29 @@ class TaskView:
 
 
 @attrs.frozen(kw_only=True)
+class Delivery:
+    """One attempt to call a webhook, or the decision not to.
+
+    All times are seconds since the emulator was started.
+    """
+
+    time: float
+    """When the attempt began."""
+    task_id: str
+    status: str
+    """Which change is reported: `pending`, `processing`, `completed`, `failed` or `canceled`."""
+    endpoint: str
+    attempt: int
+    """1 for the first; 0 when nothing was sent, as the endpoint is not on this machine."""
+    answer: int | None
+    """The HTTP status that came back; None when none did."""
+    body: bytes = attrs.field(repr=False)
+    """The JSON that was sent, or would have been."""
+
+
+@attrs.frozen(kw_only=True)
 class Charge:
-    """Points taken for a task that completed. 10,000,000 points are 1 USD."""
+    """Points taken for a task, once it is over. 10,000,000 points are 1 USD."""
 
     task_id: str
     model: str

@@ -20,7 +20,7 @@ async def test_create_answers_like_the_documented_example(api: Api) -> None:
         "model": "Qubico/flux1-schnell",
         "task_type": "img2img",
         "status": "pending",
-        "config": {"service_mode": "", **SECRET},
+        "config": SECRET,
         "input": {
             "prompt": "a bear",
             "negative_prompt": "",

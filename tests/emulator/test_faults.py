@@ -36,7 +36,7 @@ def test_faults_are_used_up_in_order() -> None:
     script.next("create", "stall")
     taken = [script.take("get") for _ in range(4)]
     assert [fault and fault.name for fault in taken] == ["500", "500", "html", None]
-    assert repr(script) == "<Faults {'create': ['stall'], 'get': [], 'cancel': [], 'result': []}>"
+    assert repr(script) == "<Faults next={'create': ['stall']}, spells=[]>"
 
 
 def test_the_script_can_be_cleared() -> None:
@@ -53,11 +53,12 @@ def test_the_script_can_be_cleared() -> None:
         (("create", "explode"), {}, r"'explode' is no fault; there is cut-before-accept, .*task-fails"),
         (("get", "task-fails"), {}, r"'task-fails' is no fault; there is cut"),
         (("create", "oversized"), {}, r"'oversized' is no fault"),
-        (("upload", "500"), {}, r"'upload' is no endpoint; there is create, get, cancel, result"),
+        (("file", "500"), {}, r"'file' is no endpoint; there is create, get, cancel, result, upload"),
         (("get", "500"), {"seconds": 1}, r"'seconds' is no option of 500; there is none"),
         (("get", "429"), {"after": 1}, r"'after' is no option of 429; there is retry_after, seconds"),
         (("create", "task-fails"), {"where": "detail"}, r"'detail' is no where; there is error, logs"),
         (("get", "500"), {"times": 0}, r"times is 0, it must be 1 or more"),
+        (("get", "slow-body"), {"seconds": "2"}, r"seconds is '2', it must be a number"),
     ],
 )
 def test_mistakes_in_a_script_name_what_would_be_right(
@@ -68,11 +69,11 @@ def test_mistakes_in_a_script_name_what_would_be_right(
         Faults().next(*arguments, **options)
 
 
-BEFORE = ["cut-before-accept", *STATUSES, "429", "404"]
+BEFORE = ["cut-before-accept", *STATUSES, "429", "404", "redirect-away"]
 AFTER = [
     "cut-after-accept",
     *(f"{status}-after-accept" for status in STATUSES),
-    *("html", "empty", "garbled", "slow-headers", "slow-body", "truncated"),
+    *("html", "empty", "garbled", "slow-headers", "slow-body", "truncated", "wrong-type", "clock-skew"),
 ]
 
 
@@ -109,6 +110,10 @@ async def test_server_errors_are_json_or_the_page_of_a_proxy(api: Api, endpoint:
         "get": ("GET", "/api/v1/task/x"),
         "cancel": ("DELETE", "/api/v1/task/x"),
         "result": ("GET", "/temp/x.png"),
+        "upload": ("POST", "/api/ephemeral_resource"),
+        "account": ("GET", "/account/info"),
+        "active-tasks": ("GET", "/account/active_tasks"),
+        "history": ("GET", "/api/open/tasks/histories"),
     }[endpoint]
     reply = await api.send(method, path, json=img2img())
     assert reply.status == api.emulator.requests[-1].status == int(status)
@@ -236,6 +241,66 @@ async def test_a_picture_may_be_somewhere_else(api: Api, to: str | None, locatio
     assert (reply.status, api.emulator.requests[-1].status) == (302, 302)
     assert reply.headers["Location"] == location or link.endswith(reply.headers["Location"])
     assert (await api.send("GET", link)).status == 200
+
+
+@pytest.mark.parametrize("to", [None, "http://elsewhere.test/x"])
+@pytest.mark.parametrize("endpoint", ["create", "result"])
+async def test_any_request_may_be_sent_to_another_host(api: Api, endpoint: str, to: str | None) -> None:
+    """307 to another name of this machine, or to the URL that was given; nothing was done."""
+    api.emulator.faults.next(endpoint, "redirect-away", to=to)
+    method, path = {"create": ("POST", "/api/v1/task"), "result": ("GET", "/temp/x.png")}[endpoint]
+    reply = await api.send(method, path, json=img2img())
+    elsewhere = api.emulator.url.replace("127.0.0.1", "localhost") + path
+    assert (reply.status, api.emulator.requests[-1].status) == (307, 307)
+    assert reply.headers["Location"] == (to or elsewhere)
+
+
+async def test_the_other_host_is_this_machine_and_sends_back(api: Api) -> None:
+    """A client that follows arrives, under the other name; from there it is sent back under the first."""
+    api.emulator.faults.next("get", "redirect-away", times=2)
+    async with api.http.get(api.emulator.url + "/api/v1/task/x") as response:
+        assert (response.url.host, len(response.history)) == ("127.0.0.1", 2)
+    assert [record.host.partition(":")[0] for record in api.emulator.requests] == [
+        "127.0.0.1",
+        "localhost",
+        "127.0.0.1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"), [("404", 404, b"404"), ("html", 200, b"<!"), ("empty", 200, b"")]
+)
+async def test_a_link_may_be_too_old(api: Api, answer: str, status: int, body: bytes) -> None:
+    """8.12: 404, an HTML page or nothing; a second later the picture may be there."""
+    link = await result_link(api)
+    api.emulator.faults.next("result", "expired", answer=answer)
+    reply = await api.send("GET", link)
+    assert (reply.status, api.emulator.requests[-1].status) == (status, status)
+    assert reply.body.startswith(body)
+    assert not reply.body.startswith(b"\x89PNG")
+
+
+async def test_the_server_may_live_at_another_time(api: Api) -> None:
+    """The Date header and the times of a task are ahead, or behind; what has no time yet has none."""
+    task_id = (await api.create())["task_id"]
+    api.clock.seconds = 5.0
+    right = (await api.get(task_id))["meta"]
+    api.emulator.faults.next("get", "clock-skew", seconds=-86400.0)
+    reply = await api.send("GET", f"/api/v1/task/{task_id}")
+    meta = reply.json["data"]["meta"]
+    assert meta["created_at"] == right["created_at"].replace("-25T", "-24T")
+    assert meta["started_at"] == right["started_at"].replace("-25T", "-24T")
+    assert meta["ended_at"] == right["ended_at"] == "0001-01-01T00:00:00Z"
+    assert email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp() == api.clock.now() - 86400
+
+
+async def test_a_picture_has_no_times_but_comes_with_a_date(api: Api) -> None:
+    """Clock skew leaves the bytes of a picture alone."""
+    link = await result_link(api)
+    api.emulator.faults.next("result", "clock-skew")
+    reply = await api.send("GET", link)
+    assert reply.body == (await api.send("GET", link)).body
+    assert email.utils.parsedate_to_datetime(reply.headers["Date"]).timestamp() == api.clock.now() + 3600
 
 
 async def test_a_picture_may_be_too_large(api: Api) -> None:

@@ -12,6 +12,7 @@ from emulator.rig import Api, HandClock, MakeApi, img2img
 
 from piapi_async.emulator import Constant, Emulator, Options
 from piapi_async.emulator._service import Service
+from piapi_async.emulator._settings import Settings
 from piapi_async.emulator._validation import read_submission
 
 
@@ -185,7 +186,10 @@ async def test_two_emulators_share_nothing(make_api: MakeApi) -> None:
         {"result_life": -1.0},
         {"unreachable_images": "ignore"},
         {"output_shape": "list"},
-        {"error_transport": "html"},
+        {"error_transport": "pigeon"},
+        {"plan": "gold"},
+        {"time_digits": 10},
+        {"webhook_attempts": 0},
         {"status_words": "shouted"},
         {"status_words": {"done": "completed"}},
     ],
@@ -216,7 +220,7 @@ async def test_it_follows_the_time_of_its_loop() -> None:
 
 def test_twenty_thousand_tasks_stay_calm() -> None:
     """A look at one task among 20,000 does not go through the others: 5,000 looks in far less than two seconds."""
-    service = Service(Options(concurrency=500))
+    service = Service(Settings(Options(concurrency=500)))
     submission = read_submission(json.dumps(img2img()).encode())
     ids = [service.create(submission, now=i / 100).task_id for i in range(20_000)]
     began = time.process_time()
