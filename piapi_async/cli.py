@@ -6,24 +6,22 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
 from piapi_async import _cli_types as types
+from piapi_async._cli_emulator import run_emulator
 from piapi_async._cli_fates import Fates, OnCancel
 from piapi_async._cli_program import Program
-from piapi_async._cli_run import Interrupted, Setting, run
+from piapi_async._cli_run import Setting, run
 from piapi_async._cli_screen import Board
-from piapi_async._cli_session import PICTURES_MISSING, ask, attend, emulator, has_pillow, need_pillow, serve
+from piapi_async._cli_session import ask, attend, need_pillow
 from piapi_async._cli_task import as_json, build, finish, make, summary
 from piapi_async.flux import CONTROL_TYPES, LORA_TYPES, ImageSource
 from piapi_async.session import Session
 from piapi_async.task import SERVICE_MODES, WebhookConfig
-
-if TYPE_CHECKING:
-    from piapi_async.emulator import Emulator
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -181,29 +179,4 @@ def cancel(setting: Setting, /, *, task_id: str) -> None:
     click.echo(summary(ask(lambda session: session.cancel_task(task_id), setting=setting, farewell=farewell)))
 
 
-@program.command("emulator")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Any other address lets others in.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
-@_seed
-@click.option("--concurrency", type=click.IntRange(min=1), default=30, show_default=True, help="Tasks at once.")
-@click.option("--seconds", type=types.seconds, metavar="SECONDS", help="Work time of a task.  [default: by its model]")
-@_setting
-def run_emulator(setting: Setting, /, *, seconds: float | None, **options: Any) -> None:
-    """Run a local server that behaves like PiAPI, until Ctrl-C.
-
-    It prints the two environment variables that send every other command, and every Session, to it. Ctrl-C is its
-    normal end: the exit code is 0.
-    """
-    durations = {} if seconds is None else {"durations": lambda _random: seconds}
-    server = emulator(**options, **durations)
-    if not has_pillow():
-        click.echo(f"warning: {PICTURES_MISSING}", err=True)
-    try:
-        run(serve(server, ready=_introduce), setting=setting, say=click.echo)
-    except Interrupted:
-        click.echo("the emulator is gone, and its tasks with it", err=True)
-
-
-def _introduce(server: "Emulator") -> None:
-    click.echo(f"export PIAPI_BASE_URL={server.url}\nexport PIAPI_API_KEY={server.api_key}")
-    click.echo("the emulator is running; Ctrl-C ends it", err=True)
+program.add_command(run_emulator)

@@ -590,7 +590,7 @@ class TestEntry:
         monkeypatch.setattr(sys, "argv", ["piapi-async", "nope"])
         monkeypatch.delitem(sys.modules, "piapi_async.__main__")
         with pytest.raises(SystemExit, match="2"):
-            runpy.run_module("piapi_async", run_name="__main__")
+            runpy.run_path(entry.__file__, run_name="__main__")
 
     @pytest.mark.parametrize("missing", ["click", "rich"])
     def test_without_the_extra(
