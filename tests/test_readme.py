@@ -3,6 +3,9 @@
 import asyncio
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from piapi_async.emulator import Emulator
 from piapi_async.testing import run_in_virtual_time
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+EXAMPLE = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("plugin_example/*app.py"))]
+SHOWN = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+BLOCKS = [block for block in SHOWN if block not in EXAMPLE]
 CAT = Path(piapi_async.__file__).parent / "assets" / "cat.jpg"
 
 
@@ -40,3 +45,22 @@ def test_python_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_blocks_were_found() -> None:
     """The README shows the main job, the requests, the errors and the emulator in Python."""
     assert len(BLOCKS) == 4
+
+
+def test_the_plugins_example_is_shown() -> None:
+    """The chapter on testing has the two files that `test_pytest_plugin` runs, as they are."""
+    assert [block for block in SHOWN if block in EXAMPLE] == EXAMPLE
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_refusals(tmp_path: Path) -> None:
+    """Each documented refusal is provoked by the command that the emulator's chapter gives for it."""
+    block = re.search(r"<!-- refusals -->\n```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = block[1].replace("8123", str(port)).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = re.findall(r" -> (\d+)$", done.stdout, re.MULTILINE)
+    assert told == re.findall(r"# (\d{3})\b", block[1].replace("# accepted", "# 200"))
