@@ -7,6 +7,7 @@ here. Whatever the bytes, `decode_task` gives a `TaskInfo` or raises a `PiAPIErr
 import json
 import math
 import re
+import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -272,10 +273,10 @@ def parse_task(task: Mapping[str, Any]) -> TaskInfo:
     meta = _mapping(modern.get("meta"))
     return TaskInfo(
         task_id=_id(task),
-        model=_text(task.get("model")),
-        task_type=_text(task.get("task_type")),
+        model=_word(task.get("model")),
+        task_type=_word(task.get("task_type")),
         status=parse_status(task.get("status")),
-        raw_status=_text(task.get("status")),
+        raw_status=_word(task.get("status")),
         images=_images(_mapping(modern.get("output"))),
         usage=_usage(meta.get("usage")),
         created_at=parse_time(meta.get("created_at")),
@@ -333,7 +334,7 @@ def _images(output: Mapping[str, Any]) -> tuple[Image, ...]:
 def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    return Usage(type=_text(value.get("type")), frozen=_int(value.get("frozen")), consume=_int(value.get("consume")))
+    return Usage(type=_word(value.get("type")), frozen=_int(value.get("frozen")), consume=_int(value.get("consume")))
 
 
 def _fault(value: object) -> TaskFault | None:
@@ -358,6 +359,11 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _word(value: object) -> str:
+    """A text that many tasks share, kept once for all of them."""
+    return sys.intern(value) if type(value) is str else ""
 
 
 def _int(value: object) -> int:

@@ -141,13 +141,13 @@ class TaskHandle:
         )
         self._waiters += 1
         try:
-            with self._about_this_task():
-                info = await watch.run()
+            info = await watch.run()
         except asyncio.CancelledError:
             if self._waiters == 1:
                 await self._api.abandon(self._task_id)
             raise
         except Exception as error:
+            self._mark(error)
             error.add_note(f"task {self._task_id} may go on; session.task({self._task_id!r}).wait() goes on watching")
             self._api.announce(events.Detached(task_id=self._task_id))
             raise
@@ -163,9 +163,13 @@ class TaskHandle:
         try:
             yield
         except errors.PiAPIError as error:
+            self._mark(error)
+            raise
+
+    def _mark(self, error: Exception) -> None:
+        if isinstance(error, errors.PiAPIError):
             error.safe_to_resubmit = False
             error.task_id = self._task_id
-            raise
 
     async def _look(self) -> TaskInfo:
         return self._seen(await self._api.look(self._task_id))
