@@ -1,5 +1,6 @@
 """`piapi-async emulator`: every field of the emulator's `Options` as an option of the command line."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -99,7 +100,8 @@ def run_emulator(setting: Setting, /, **options: Any) -> None:
 
 
 def _introduce(server: "Emulator") -> None:
-    click.echo(f"export PIAPI_BASE_URL={server.url}\nexport PIAPI_API_KEY={server.api_key}")
+    for name, value in (("PIAPI_BASE_URL", server.url), ("PIAPI_API_KEY", server.api_key)):
+        click.echo(f"export {name}={shlex.quote(value)}")
     click.echo(f"the emulator is running; watch it at {server.url} , Ctrl-C ends it", err=True)
 
 

@@ -77,10 +77,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, None, No
         hooks.unregister(_virtual_time)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse a test whose own markers are about an emulator that it does not have."""
+    """Refuse a test whose own markers are about an emulator that it does not have; start the emulator first.
+
+    A fixture that makes a `Session()` must find the emulator's address, whatever the order of the test's arguments.
+    """
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    if "piapi_emulator" in fixtures:
+        fixtures.remove("piapi_emulator")
+        fixtures.insert(0, "piapi_emulator")
     names = [mark.name for mark in item.own_markers if mark.name in _ASK_FOR_IT]
-    if names and "piapi_emulator" not in getattr(item, "fixturenames", ()):
+    if names and "piapi_emulator" not in fixtures:
         _fail(f"{names[0]} has no effect on a test without piapi_emulator: name that among the test's arguments")
 
 

@@ -380,3 +380,24 @@ async def test_it(piapi_emulator):
         result = run(pytester, code)
         says(result, "RuntimeError: its own", failed=1)
         assert "scripted" not in result.stdout.str()
+
+
+def test_a_session_made_by_another_fixture_goes_to_the_emulator(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fixture that makes a `Session()` and is named first never sees the key and the address of the real service."""
+    monkeypatch.setenv("PIAPI_API_KEY", "a-real-key")
+    pytester.makepyfile(
+        """
+        import pytest
+        from piapi_async import Session
+
+        @pytest.fixture
+        def client():
+            return Session()
+
+        async def test_app(client, piapi_emulator):
+            assert piapi_emulator.url in repr(client)
+        """
+    )
+    pytester.runpytest_subprocess("-o", "asyncio_mode=auto").assert_outcomes(passed=1)

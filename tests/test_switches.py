@@ -247,3 +247,15 @@ def test_every_switch_is_covered() -> None:
     covered = set().union(*map(pairs, PAIRWISE))
     for one, two in combinations(SWITCHES, 2):
         assert {((one, a), (two, b)) for a in SWITCHES[one] for b in SWITCHES[two]} <= covered
+
+
+async def test_tasks_in_flight_are_kept_beyond_the_bound() -> None:
+    """`keep_tasks` forgets what is over, never a task that still holds a place and points."""
+    async with Rig({"progress": "manual"}, keep_tasks=1) as rig:
+        request = Img2Img(prompt="p", image="https://example.com/a.jpg")
+        handles = [await rig.session.submit(request) for _ in range(3)]
+        assert len(rig.emulator.tasks) == 3
+        assert all([await handle for handle in handles])
+        last = await rig.session.submit(request)
+        assert len(rig.emulator.tasks) == 3
+        assert last.task_id in rig.emulator.tasks

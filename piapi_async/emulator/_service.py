@@ -244,9 +244,12 @@ class Service:
         for item, result_id in enumerate(task.result_ids):
             self._results[result_id] = (task, item)
         if len(self.tasks) > self.options.keep_tasks:
-            self._forget(next(iter(self.tasks)))
+            # A living task holds a place and points, so it is kept, also beyond the bound.
+            self._forget(next((over for over in self.tasks if over not in self.alive), None))
 
-    def _forget(self, task_id: str) -> None:
+    def _forget(self, task_id: str | None) -> None:
+        if task_id is None:
+            return
         for result_id in self.tasks.pop(task_id).result_ids:
             del self._results[result_id]
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
+from piapi_async.emulator.faults import ENDPOINTS
 from piapi_async.emulator.records import Charge, RequestRecord, TaskView
 
 _REFUSED = range(400, 500)
@@ -35,15 +36,21 @@ class Check:
 
     def exactly(self, count: int, endpoint: str) -> None:
         """So many requests came to an endpoint (`create`, `get`, ...), well or not."""
-        seen = self.counts.get(endpoint, 0)
+        seen = self._count(endpoint)
         if seen != count:
             raise AssertionError(f"{seen} {endpoint} requests came, not {count}")
 
     def at_most(self, count: int, endpoint: str) -> None:
         """Not more than so many requests came to an endpoint, well or not."""
-        seen = self.counts.get(endpoint, 0)
+        seen = self._count(endpoint)
         if seen > count:
             raise AssertionError(f"{seen} {endpoint} requests came, more than {count}")
+
+    def _count(self, endpoint: str) -> int:
+        known = (*ENDPOINTS, "file", "unknown")
+        if endpoint not in known:
+            raise ValueError(f"endpoint must be one of {', '.join(known)}, got {endpoint!r}")
+        return self.counts.get(endpoint, 0)
 
     def exactly_tasks(self, count: int) -> None:
         """So many tasks were made and are still held."""

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from emulator.rig import Api, MakeApi, img2img
 
-from piapi_async.emulator import Charge, Check
+from piapi_async.emulator import Charge, Check, Emulator
 
 
 async def submit(api: Api, prompt: str) -> Any:
@@ -161,3 +161,11 @@ async def test_a_fingerprint_is_of_method_path_query_and_body(api: Api) -> None:
     prints = [record.fingerprint for record in api.emulator.requests]
     assert prints[0] == prints[1] == "098ddcc48eef4764"
     assert len(set(prints)) == 5
+
+
+async def test_a_misspelt_endpoint_is_refused() -> None:
+    """An assertion about an endpoint that does not exist is a mistake, and no success."""
+    async with Emulator() as emulator:
+        for ask in (emulator.check.exactly, emulator.check.at_most):
+            with pytest.raises(ValueError, match="endpoint must be one of create, get"):
+                ask(0, "craete")
