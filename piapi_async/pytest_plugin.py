@@ -10,7 +10,7 @@ if it were not there; `-p no:piapi_async` switches it off.
 Fixtures, both for async tests:
 
 - `piapi_emulator`: an `Emulator` that runs in the test's event loop. `PIAPI_BASE_URL` and `PIAPI_API_KEY` lead to it
-  while the test runs, so that a `Session()` cannot reach the real service by mistake.
+  while the test and its function-scoped fixtures run, so that a `Session()` made in them goes there.
 - `piapi_session`: a `Session` on it.
 
 Markers, on tests, classes and modules:
