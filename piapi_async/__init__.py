@@ -5,7 +5,19 @@ it. Errors are in `piapi_async.errors`, the local server to try it all on in `pi
 """
 
 from piapi_async.errors import PiAPIError, SubmissionInDoubtError, TaskFailedError, WaitTimeoutError
-from piapi_async.flux import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA
+from piapi_async.flux import (
+    ControlNet,
+    ControlNetLora,
+    FillInpaint,
+    FillOutpaint,
+    Img2Img,
+    Img2ImgLora,
+    Kontext,
+    LoRA,
+    ReduxVariation,
+    Txt2Img,
+    Txt2ImgLora,
+)
 from piapi_async.handle import TaskHandle
 from piapi_async.limits import Governor
 from piapi_async.polling import Backoff, Polling
@@ -17,13 +29,17 @@ __all__ = [
     "Backoff",
     "ControlNet",
     "ControlNetLora",
+    "FillInpaint",
+    "FillOutpaint",
     "Governor",
     "Image",
     "Img2Img",
     "Img2ImgLora",
+    "Kontext",
     "LoRA",
     "PiAPIError",
     "Polling",
+    "ReduxVariation",
     "RetryPolicy",
     "Session",
     "SubmissionInDoubtError",
@@ -32,6 +48,8 @@ __all__ = [
     "TaskInfo",
     "TaskRequest",
     "TaskStatus",
+    "Txt2Img",
+    "Txt2ImgLora",
     "Usage",
     "WaitTimeoutError",
     "WebhookConfig",

@@ -17,8 +17,6 @@ from piapi_async.polling import UNSET
 from piapi_async.session import Session
 from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
 
-POINTS_PER_USD = 10_000_000
-
 
 def build(
     image: ImageSource, *, lora: LoRA | None, control: ControlNet | None, batch_size: int | None, **given: Any
@@ -115,7 +113,7 @@ def cost(info: TaskInfo) -> str:
     """What the service says the task costs; empty when it did not say."""
     if info.usage is None:
         return ""
-    return f"{info.usage.consume:,} points ({info.usage.consume / POINTS_PER_USD:.4f} USD)"
+    return f"{info.usage.consume:,} points ({info.usage.usd:.4f} USD)"
 
 
 def _when(moment: datetime | None) -> str:

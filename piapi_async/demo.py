@@ -18,10 +18,10 @@ from rich.text import Text
 
 from piapi_async import _sheet
 from piapi_async._cli_screen import Board, short_model
-from piapi_async._cli_task import POINTS_PER_USD
 from piapi_async.emulator import Emulator, LogNormal
 from piapi_async.flux import DEV, DEV_ADVANCED, ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA
 from piapi_async.polling import Backoff, Polling
+from piapi_async.prices import POINTS_PER_USD
 from piapi_async.session import Session
 from piapi_async.task import Submittable, TaskInfo
 

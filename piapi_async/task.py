@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import attrs
 
 from piapi_async import _checks, _media
+from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 
 SERVICE_MODES = ("public", "private")
 """Values of `service_mode` (https://piapi.ai/docs/unified-api-schema)."""
@@ -98,6 +99,17 @@ class TaskRequest:
     )
     service_mode: str | None = attrs.field(default=None, validator=_checks.optional(_checks.one_of(SERVICE_MODES)))
 
+    def estimate(self, *, prices: PriceList = PRICES) -> float:
+        """What the task is expected to cost, in US dollars, by its model and `batch_size`.
+
+        Args:
+            prices: The prices to go by; `PRICES` knows Flux only.
+
+        Raises:
+            ConfigurationError: They have none for the model.
+        """
+        return prices.estimate(self)
+
 
 @attrs.frozen
 class WebhookConfig:
@@ -150,6 +162,11 @@ class Usage:
     type: str = ""
     frozen: int = 0
     consume: int = 0
+
+    @property
+    def usd(self) -> float:
+        """`consume` in US dollars; final only once the task is over."""
+        return self.consume / POINTS_PER_USD
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,7 @@ ROOT = Path(piapi_async.__file__).parent
 
 ORDER = [
     # 0: values
-    ["_media", "_checks", "errors", "task", "flux", "_wire"],
+    ["_media", "_checks", "errors", "prices", "task", "_flux_parts", "_flux_base", "flux", "_wire"],
     # 1: policy
     ["_clock", "_loop", "events", "retry", "polling", "limits"],
     # 2: I/O

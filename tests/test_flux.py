@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from strategies import IMG2IMG
 
-from piapi_async import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA, WebhookConfig, flux
+from piapi_async import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA, WebhookConfig, _flux_base, flux
 from piapi_async._wire import encode_body
 
 URL = "https://i.ibb.co/J7ZNgSG/01.jpg"
@@ -22,6 +22,12 @@ REQUIRED: dict[type[Any], dict[str, Any]] = {
     Img2Img: {"prompt": "a bear", "image": URL},
     Img2ImgLora: {"prompt": "a bear", "image": URL, "lora": LoRA("mjv6")},
     ControlNetLora: {"prompt": "a bear", "control_net": ControlNet("depth", image=URL)},
+    flux.Txt2Img: {"prompt": "a bear"},
+    flux.Txt2ImgLora: {"prompt": "a bear", "lora": LoRA("mjv6")},
+    flux.FillInpaint: {"prompt": "a bear", "image": URL},
+    flux.FillOutpaint: {"prompt": "a bear", "image": URL, "left": 1},
+    flux.ReduxVariation: {"prompt": "a bear", "image": URL},
+    flux.Kontext: {"prompt": "a bear", "image": URL},
 }
 """What each request cannot do without."""
 
@@ -29,6 +35,12 @@ RUNS = {
     "img2img": {SCHNELL, DEV, ADVANCED},
     "img2img-lora": {ADVANCED},
     "controlnet-lora": {ADVANCED},
+    "txt2img": {SCHNELL, DEV, ADVANCED},
+    "txt2img-lora": {ADVANCED},
+    "fill-inpaint": {ADVANCED},
+    "fill-outpaint": {ADVANCED},
+    "redux-variation": {ADVANCED},
+    "kontext": {ADVANCED},
 }
 """Table 2.2 of the facts: which models run which task type."""
 
@@ -393,4 +405,45 @@ def test_requests_of_different_kinds_differ() -> None:
 def test_a_kind_of_request_has_to_say_what_it_sends() -> None:
     """A kind that does not name its own fields cannot be sent by mistake as if it had none."""
     with pytest.raises(NotImplementedError):
-        _ = flux._FluxRequest(prompt="a bear").input
+        _ = _flux_base.FluxRequest(prompt="a bear").input
+
+
+def test_the_documented_outpaint_settings_are_sent_as_documented() -> None:
+    """The example of PiAPI's fill page: one item of `custom_settings` with all four sides."""
+    request = flux.FillOutpaint(prompt="a beach", image=URL, left=500, right=500)
+    settings = {"outpaint_left": 500, "outpaint_right": 500, "outpaint_top": 0, "outpaint_bottom": 0}
+    assert sent(request)["input"] == {
+        "prompt": "a beach",
+        "image": URL,
+        "custom_settings": [{"setting_type": "outpaint", **settings}],
+    }
+
+
+def test_the_documented_text_to_image_example_is_sent_as_documented() -> None:
+    """The request of PiAPI's text-to-image page."""
+    request = flux.Txt2Img(prompt="a little cat", model=DEV, width=1024, height=1024)
+    assert sent(request) == {
+        "model": "Qubico/flux1-dev",
+        "task_type": "txt2img",
+        "input": {"prompt": "a little cat", "width": 1024, "height": 1024},
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        (flux.Txt2Img, {"width": 1025, "height": 1024}, "width and height must give at most 1048576 pixels"),
+        (flux.Txt2Img, {"width": 0}, "width must be a whole number >= 1, got 0"),
+        (flux.Kontext, {"steps": 41}, "steps must be a whole number >= 1 and <= 40, got 41"),
+        (flux.Kontext, {"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        (flux.FillOutpaint, {"left": 0}, "one of left, right, top and bottom must be above 0"),
+        (flux.FillOutpaint, {"left": 1023, "top": 1024}, "must add fewer than 1048576 pixels"),
+        (flux.FillOutpaint, {"left": 1048576}, "must add fewer than 1048576 pixels"),
+        (flux.FillOutpaint, {"bottom": -1}, "bottom must be a whole number >= 0, got -1"),
+    ],
+)
+def test_what_is_out_of_range_is_said_in_one_sentence(kind: type[Any], fields: dict[str, Any], words: str) -> None:
+    """Field, value and what is allowed, before anything is sent."""
+    said = refusal(kind, **fields)
+    assert words in said
+    assert "\n" not in said

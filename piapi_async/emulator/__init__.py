@@ -18,7 +18,6 @@ a choice was made:
   told before the image is there.
 - Uploads and results are served on the emulator's own host, under `/ephemeral/` and `/temp/`.
 - A canceled task counts as failed in the history.
-- The preprocessed control image is not returned: where it would be is not documented.
 
 `piapi_async.emulator.faults` tells what can go wrong on purpose, `piapi_async.emulator.durations` how long tasks take,
 `piapi_async.emulator.check` what can be asserted afterwards. Options change while it runs by `Emulator.set`, and all of

@@ -37,7 +37,12 @@ class Gallery:
         """
         options = self._settings.current
         order = Order.of(
-            task.input, item=item, seed=options.seed, max_pixels=options.max_pixels, task_type=task.task_type
+            task.input,
+            item=item,
+            seed=options.seed,
+            max_pixels=options.max_pixels,
+            task_type=task.task_type,
+            is_guide=task.has_guide and item == len(task.result_ids) - 1,
         )
         async with self._locks.setdefault(order.key, asyncio.Lock()):
             if order.key not in self._kept:

@@ -40,6 +40,8 @@ class Task:
     config: Mapping[str, Any] = attrs.field(repr=False)
     price: int
     result_ids: Sequence[str] = attrs.field(repr=False)
+    has_guide: bool = False
+    """Whether the last of the results is the preprocessed control picture."""
     failure: Failure | None
     created_at: float
     queue_seconds: float

@@ -41,9 +41,20 @@ class Order:
     lora_strength: float
     control_type: str | None
     control_strength: float
+    is_guide: bool
+    """Whether this is the preprocessed control picture, and not what was made with it."""
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], *, item: int, seed: int, max_pixels: int, task_type: str = "img2img") -> Self:
+    def of(
+        cls,
+        given: Mapping[str, Any],
+        *,
+        item: int,
+        seed: int,
+        max_pixels: int,
+        task_type: str = "img2img",
+        is_guide: bool = False,
+    ) -> Self:
         """Read it from the input of a task that passed validation."""
         lora = (given.get("lora_settings") or [{}])[0]
         control = (given.get("control_net_settings") or [{}])[0]
@@ -66,12 +77,13 @@ class Order:
             lora_strength=lora.get("lora_strength", 1.0),
             control_type=control.get("control_type"),
             control_strength=control.get("control_strength", _CONTROL_STRENGTH),
+            is_guide=is_guide,
         )
 
     @property
     def is_sized(self) -> bool:
-        """Whether the task type has a size of its own, and not that of its source."""
-        return self.task_type == "kontext" or not self.images
+        """Whether the task type says what size the result has: one of its own, or exactly what its source needs."""
+        return self.task_type in ("kontext", "fill-inpaint", "fill-outpaint") or not self.images
 
     @property
     def key(self) -> bytes:

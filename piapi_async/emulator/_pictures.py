@@ -77,6 +77,8 @@ def _compose(order: Order, sources: list[Image.Image]) -> Image.Image:
     # Not from all of the order, so that pictures differing in strength alone show the same strokes.
     chance = f"{order.seed}/{order.item}/{order.prompt}" + (f"/{order.chance}" if order.chance >= 0 else "")
     rng = random.Random(chance.encode(errors="replace"))  # noqa: S311 - a picture, not a secret
+    if order.is_guide:
+        return _labelled(_guide(_fitted(sources[-1], order=order), order=order))
     canvas = canvas_for(order, sources)
     base = _fitted(canvas.image, order=order)
     style = style_for(order.prompt, lora=order.lora, item=order.item, rng=rng)
@@ -113,12 +115,23 @@ def _structured(image: Image.Image, control: Image.Image, *, order: Order, palet
     if order.control_type == "depth":
         haze = Image.blend(image, solid(image, palette.light), 0.8 * weight)
         return Image.composite(image, haze, grey(guide))
-    width = max(1.0, (1.0 if order.control_type == "canny" else 2.5) * unit(image))
-    tone = ImageOps.grayscale(smooth(guide, size=5))
-    edges = ImageChops.difference(tone, tone.filter(ImageFilter.GaussianBlur(width)))
-    lines = ImageOps.autocontrast(edges, cutoff=(30, 2)).point(lambda v: v * weight)
+    lines = _lines(guide, order=order).point(lambda v: v * weight)
     dark = ImageStat.Stat(ImageOps.grayscale(image)).mean[0] < 96  # noqa: PLR2004 - about a third of full light
     return Image.composite(solid(image, palette.glow if dark else palette.dark), image, lines)
+
+
+def _lines(guide: Image.Image, *, order: Order) -> Image.Image:
+    """The edges of a control picture: white on black."""
+    width = max(1.0, (1.0 if order.control_type == "canny" else 2.5) * unit(guide))
+    tone = ImageOps.grayscale(smooth(guide, size=5))
+    edges = ImageChops.difference(tone, tone.filter(ImageFilter.GaussianBlur(width)))
+    return ImageOps.autocontrast(edges, cutoff=(30, 2))
+
+
+def _guide(control: Image.Image, *, order: Order) -> Image.Image:
+    """What was taken from a control picture."""
+    taken = ImageOps.grayscale(control) if order.control_type == "depth" else _lines(control, order=order)
+    return taken.convert("RGB")
 
 
 def _labelled(image: Image.Image) -> Image.Image:

@@ -209,7 +209,8 @@ class Service:
         rng = random.Random(f"{options.seed}/{index}")  # noqa: S311 - seeded on purpose
         self._accepted += 1
         task_id = _uuid(rng)
-        result_ids = tuple(_uuid(rng) for _ in range(submission.images))
+        extra = submission.wants_guide and self.options.preprocessed == "last"
+        result_ids = tuple(_uuid(rng) for _ in range(submission.images + extra))
         stalls = fault is not None and fault.name == "task-stalls"
         model, task_type = submission.model, submission.task_type
         pace = pace_for(options, model=model, task_type=task_type, rng=rng, stalls=stalls)
@@ -222,6 +223,7 @@ class Service:
             config=submission.config,
             price=price,
             result_ids=result_ids,
+            has_guide=extra,
             failure=self._failure(submission, fault),
             created_at=now,
             staged=staged,

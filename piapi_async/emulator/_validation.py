@@ -7,6 +7,7 @@ unknown field is dropped, and a number sent as a string is refused in Go's words
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -63,6 +64,8 @@ class Submission:
     config: Mapping[str, Any]
     images: int
     """How many pictures were ordered."""
+    wants_guide: bool
+    """Whether the preprocessed control image was asked for as well; it is not charged."""
 
 
 @attrs.frozen(kw_only=True)
@@ -191,9 +194,9 @@ def _input(*, strict: bool) -> _Reader:
         "prompt": _string,
         "negative_prompt": _string,
         "image": _string,
-        "width": _ranged(_integer, low=0, high=_MOST_PIXELS),
-        "height": _ranged(_integer, low=0, high=_MOST_PIXELS),
-        "steps": _integer,
+        "width": _ranged(_integer, low=0, high=math.inf),
+        "height": _ranged(_integer, low=0, high=math.inf),
+        "steps": _ranged(_integer, low=0, high=math.inf),
         "seed": _integer,
         "denoise": _ranged(_number, low=0, high=1, open_low=True),
         "guidance_scale": _ranged(_number, low=1.5, high=5),
@@ -247,6 +250,7 @@ def read_submission(body: bytes, *, options: Options = _USUAL) -> Submission:
         input=_echo(given, kind=kind),
         config=_echo_config(task.get("config", {})),
         images=_images(given, model=model, others=options.other_batches),
+        wants_guide=any(net.get("return_preprocessed_image") for net in given.get("control_net_settings", ())),
     )
 
 
@@ -274,18 +278,19 @@ def _check_input(given: Mapping[str, Any], *, kind: _TaskType, task_type: str) -
     _check_count(given, name="lora_settings", allowed=kind.loras, task_type=task_type)
     _check_count(given, name="control_net_settings", allowed=kind.control_nets, task_type=task_type)
     _check_count(given, name="custom_settings", allowed=kind.outpaints, task_type=task_type)
-    _check_size(given)
+    _check_size(given, kind=kind)
     if task_type == "kontext" and given.get("steps", 0) > _MOST_KONTEXT_STEPS:
         raise Refusal(400, f"steps must be <= {_MOST_KONTEXT_STEPS}")
 
 
-def _check_size(given: Mapping[str, Any]) -> None:
-    if given.get("width", 0) * given.get("height", 0) > _MOST_PIXELS:
+def _check_size(given: Mapping[str, Any], *, kind: _TaskType) -> None:
+    # The limit stands on the text-to-image page, and on no other.
+    if kind.image == "none" and (given.get("width") or 1) * (given.get("height") or 1) > _MOST_PIXELS:
         raise Refusal(400, f"width * height must be <= {_MOST_PIXELS}")
     for margins in given.get("custom_settings", ()):
         left, right, top, bottom = (margins.get(f"outpaint_{side}", 0) for side in SIDES)
-        # The sides of the image are not known yet; the corners alone are too much already.
-        if (left + right) * (top + bottom) >= _MOST_PIXELS:
+        # The sides of the image are not known yet: round a single pixel it is the least that they add.
+        if (1 + left + right) * (1 + top + bottom) - 1 >= _MOST_PIXELS:
             raise Refusal(400, f"outpainted pixels must be < {_MOST_PIXELS}")
 
 

@@ -31,6 +31,7 @@ Progress = Literal["time", "at-once", "looks", "manual"]
 ErrorTransport = Literal["status", "code", "error", "description", "text", "html"]
 KeyHeader = Literal["x-api-key", "x-api-key-or-bearer"]
 UnknownFields = Literal["dropped", "refused"]
+Preprocessed = Literal["last", "absent"]
 OtherBatches = Literal["refused", "ignored", "honoured"]
 InlineImages = Literal["accepted", "data-uri-only", "fail"]
 UnreachableImages = Literal["placeholder", "fail"]
@@ -165,6 +166,10 @@ class Options:
         OtherBatches,
         "batch_size above 1 on dev and dev-advanced, where it does not work [D]: 400, one picture, or as many as asked "
         "for, at their price.",
+    )
+    preprocessed: Preprocessed = _choice(
+        Preprocessed,
+        "Where the picture of return_preprocessed_image is, which is not documented: after the others, or nowhere.",
     )
     max_body: int = _amount(16 * 2**20, "Bytes of a create request; more is 'task input too large' [T].", least=1)
     inline_images: InlineImages = _choice(

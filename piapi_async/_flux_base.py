@@ -1,0 +1,125 @@
+"""What the Flux requests have in common: fields that several of them share, and how a request becomes an input."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from piapi_async import _checks
+from piapi_async._flux_parts import DEV_ADVANCED, MODELS, SCHNELL, ImageSource, LoRA, brief, given
+from piapi_async.prices import PRICES, PriceList
+from piapi_async.task import SERVICE_MODES
+
+PIXELS_MAX = 1024 * 1024
+"""The most pixels of a `txt2img` picture; a `fill-outpaint` has to add fewer than that."""
+
+SIDE = _checks.optional(_checks.number(at_least=1, integer=True))
+MARGIN = _checks.number(at_least=0, integer=True)
+STEPS = _checks.optional(_checks.number(at_least=1, integer=True))
+OPTIONAL_TEXT = _checks.optional(_checks.instance_of(str, allowed="a string"))
+A_LORA = _checks.instance_of(LoRA, allowed="a LoRA")
+
+
+def runs(instance: "FluxRequest", _attribute: "attrs.Attribute[str]", value: object) -> None:
+    """A model that runs the task type."""
+    allowed = MODELS[instance.task_type]
+    if value not in allowed:
+        names = " or ".join(map(repr, allowed))
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"model must be {names} for task type {instance.task_type!r}, got {value!r}")
+
+
+def _only_schnell_makes_several(instance: Any, _attribute: object, value: int | None) -> None:
+    if value not in (None, 1) and instance.model != SCHNELL:
+        raise ValueError(
+            f"batch_size must be 1 or not set for model {instance.model!r}, got {value}; {SCHNELL!r} takes 1 to 4"
+        )
+
+
+BATCH_SIZE = [_checks.optional(_checks.number(at_least=1, at_most=4, integer=True)), _only_schnell_makes_several]
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class FluxRequest:
+    """A request for a Flux model: what all of them have."""
+
+    # No annotation: a class variable, and for type checkers still what the protocol `Submittable` asks for.
+    task_type = ""
+
+    prompt: str = attrs.field(validator=_checks.text)
+    service_mode: str | None = attrs.field(default=None, validator=_checks.optional(_checks.one_of(SERVICE_MODES)))
+
+    @property
+    def input(self) -> Mapping[str, Any]:
+        """The fields of the task that were set, under the service's names."""
+        return given(prompt=self.prompt, **self._settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The fields besides the prompt."""
+        raise NotImplementedError
+
+    def estimate(self, *, prices: PriceList = PRICES) -> float:
+        """What the task is expected to cost, in US dollars; what it did cost is in `TaskInfo.usage`.
+
+        Args:
+            prices: The prices to go by.
+
+        Raises:
+            ConfigurationError: They have none for the model.
+        """
+        return prices.estimate(self)  # type: ignore[arg-type] # `model` is a field of every class below
+
+    def __repr__(self) -> str:
+        set_ones = attrs.asdict(self, recurse=False, filter=lambda _field, value: value is not None)
+        fields = ", ".join(f"{name}={brief(value)}" for name, value in set_ones.items())
+        return f"{type(self).__name__}({fields})"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Guided(FluxRequest):
+    """A request with a negative prompt, `denoise` and `guidance_scale`."""
+
+    negative_prompt: str | None = attrs.field(default=None, validator=OPTIONAL_TEXT)
+    denoise: float | None = attrs.field(default=None, validator=_checks.optional(_checks.number(above=0, at_most=1)))
+    guidance_scale: float | None = attrs.field(
+        default=None, validator=_checks.optional(_checks.number(at_least=1.5, at_most=5))
+    )
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "negative_prompt": self.negative_prompt,
+            "denoise": self.denoise,
+            "guidance_scale": self.guidance_scale,
+        }
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class FromText(Guided):
+    """A request without a source picture, whose size can be chosen."""
+
+    width: int | None = attrs.field(default=None, validator=SIDE)
+    height: int | None = attrs.field(default=None, validator=SIDE)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.width or 1) * (self.height or 1) > PIXELS_MAX:
+            raise ValueError(
+                f"width and height must give at most {PIXELS_MAX} pixels, got {self.width} and {self.height}"
+            )
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings, "width": self.width, "height": self.height}
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Reworked(FluxRequest):
+    """A request that works on one picture, and has no further field in common."""
+
+    image: ImageSource = attrs.field(validator=_checks.image_source)
+    model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"image": self.image}

@@ -1,0 +1,142 @@
+"""What the Flux requests are made of: the names that PiAPI knows, `LoRA` and `ControlNet`.
+
+Sources: https://piapi.ai/docs/flux-with-lora-and-controlnet (which model runs what),
+https://piapi.ai/docs/available-lora-and-controlnet and https://piapi.ai/docs/flux-api/kontext, read in November 2026.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from piapi_async import _checks
+
+ImageSource = str | Path | bytes
+"""A picture to send: an http(s) URL, a data URI, a local file, or its bytes."""
+
+SCHNELL = "Qubico/flux1-schnell"
+DEV = "Qubico/flux1-dev"
+DEV_ADVANCED = "Qubico/flux1-dev-advanced"
+
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "img2img": (SCHNELL, DEV, DEV_ADVANCED),
+    "img2img-lora": (DEV_ADVANCED,),
+    "controlnet-lora": (DEV_ADVANCED,),
+    "txt2img": (SCHNELL, DEV, DEV_ADVANCED),
+    "txt2img-lora": (DEV_ADVANCED,),
+    "fill-inpaint": (DEV_ADVANCED,),
+    "fill-outpaint": (DEV_ADVANCED,),
+    "redux-variation": (DEV_ADVANCED,),
+    "kontext": (DEV_ADVANCED,),
+}
+"""Which models run which task type."""
+
+LORA_TYPES = (
+    "anime",
+    "art",
+    "collage-artstyle",
+    "creepcute",
+    "cyberpunk-anime-style",
+    "deco-pulse",
+    "deep-sea-particle-enhencer",  # spelt so by the service
+    "disney",
+    "faetastic-details",
+    "fractal-geometry",
+    "furry",
+    "galactixy-illustrations-style",
+    "geometric-woman",
+    "graphic-portrait",
+    "mat-miller-art",
+    "mjv6",
+    "moebius-style",
+    "mystic-realism",
+    "ob3d-isometric-3d-room",
+    "paper-quilling-and-layering-style",
+    "realism",
+    "remes-abstract-poster-style",
+    "scenery",
+)
+"""LoRA names that PiAPI's pages use. An open set: others are sent, with a warning."""
+
+CONTROL_TYPES = ("depth", "soft_edge", "canny", "openpose", "hed")
+"""ControlNet names that PiAPI's pages and its MCP server use. An open set, like `LORA_TYPES`."""
+
+_NUMBER = _checks.optional(_checks.number())
+_IMAGE = _checks.image_source
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """The fields that were set."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def brief(value: object) -> str:
+    """A field's value on part of a line."""
+    return _checks.short(value) if isinstance(value, str | bytes | Path) else repr(value)
+
+
+@attrs.frozen
+class LoRA:
+    """A LoRA to apply.
+
+    Args:
+        lora_type: Its name, as a rule one of `LORA_TYPES`; another name warns and is sent.
+
+        strength: How strongly; the service documents no range, third parties use 0.1 to 1.0 (default 1.0).
+
+        image: A picture for the LoRA; the service does not document what it does with it.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: A field has a value that is not allowed.
+    """
+
+    lora_type: str = attrs.field(validator=_checks.open_name(LORA_TYPES, listed="piapi_async.flux.LORA_TYPES"))
+    strength: float | None = attrs.field(default=None, kw_only=True, validator=_NUMBER)
+    image: ImageSource | None = attrs.field(
+        default=None, kw_only=True, validator=_checks.optional(_IMAGE), repr=_checks.short
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The item of `lora_settings` that the service takes."""
+        return given(lora_type=self.lora_type, lora_image=self.image, lora_strength=self.strength)
+
+
+@attrs.frozen
+class ControlNet:
+    """A control picture, and what of it steers the result.
+
+    Args:
+        control_type: What is taken from the picture, as a rule one of `CONTROL_TYPES`; another name warns and is sent.
+
+        image: The control picture: an http(s) URL, a data URI, a `Path` or bytes.
+
+        strength: How strongly; the service documents no range, its examples use 0.45 to 0.7.
+
+        return_preprocessed_image: Whether to also return what was taken from the picture.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: A field has a value that is not allowed.
+    """
+
+    control_type: str = attrs.field(validator=_checks.open_name(CONTROL_TYPES, listed="piapi_async.flux.CONTROL_TYPES"))
+    image: ImageSource = attrs.field(kw_only=True, validator=_IMAGE, repr=_checks.short)
+    strength: float | None = attrs.field(default=None, kw_only=True, validator=_NUMBER)
+    return_preprocessed_image: bool | None = attrs.field(
+        default=None,
+        kw_only=True,
+        validator=_checks.optional(_checks.instance_of(bool, allowed="True or False")),
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The item of `control_net_settings` that the service takes."""
+        return given(
+            control_type=self.control_type,
+            control_image=self.image,
+            control_strength=self.strength,
+            return_preprocessed_image=self.return_preprocessed_image,
+        )
