@@ -4,6 +4,7 @@
 it. Errors are in `piapi_async.errors`, the local server to try it all on in `piapi_async.emulator`.
 """
 
+from piapi_async.account import Account
 from piapi_async.errors import PiAPIError, SubmissionInDoubtError, TaskFailedError, WaitTimeoutError
 from piapi_async.flux import (
     ControlNet,
@@ -26,6 +27,7 @@ from piapi_async.session import Session
 from piapi_async.task import Image, TaskInfo, TaskRequest, TaskStatus, Usage, WebhookConfig
 
 __all__ = [
+    "Account",
     "Backoff",
     "ControlNet",
     "ControlNetLora",

@@ -7,9 +7,11 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from piapi_async import _wire, errors, events
+from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
+from piapi_async.account import Account
 from piapi_async.limits import Governor
 from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, RetryPolicy
 from piapi_async.task import Submittable, TaskInfo, TaskStatus
@@ -37,6 +39,8 @@ class Api:
 
         governor: The budget that all requests pass through.
 
+        budget: What may be spent, and what is.
+
         clock: Where time, sleep and chance come from.
 
         on_cancel: What cancelling the waiter does to the task.
@@ -49,6 +53,7 @@ class Api:
     transport: Transport
     retry: RetryPolicy
     governor: Governor
+    budget: Budget
     clock: Clock
     on_cancel: OnCancel
     announce: events.Announcer
@@ -64,19 +69,35 @@ class Api:
             secret: The webhook's, to be kept out of error messages.
 
         Raises:
+            SpendLimitError: It would cost more than is left; nothing was sent.
             SubmissionInDoubtError: The answer was lost; the task may exist.
             PiAPIError: The service did not accept the task.
         """
         call = _wire.create_call(self.base_url, api_key=self.api_key, body=body)
+        with self.budget.reserve(request) as reservation:
 
-        async def attempt() -> TaskInfo:
-            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
-            async with self.transport.slot():
-                return await self._pay(call, request=request, secret=secret)
+            async def attempt() -> TaskInfo:
+                await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
+                async with self.transport.slot():
+                    return await self._pay(call, request=request, secret=secret, reservation=reservation)
 
-        info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit")
+            info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit")
         self.announce(events.Submitted(info=info))
         return info
+
+    async def account(self) -> Account:
+        """Plan and balance, by the retry policy.
+
+        Raises:
+            PiAPIError: What the last attempt met.
+        """
+        call = _wire.account_call(self.base_url, api_key=self.api_key)
+
+        async def attempt() -> Account:
+            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
+            return self._read(_wire.decode_account, await self.transport.send(call))
+
+        return await self.repeat(attempt, on=RETRY_LOOK, action="account")
 
     async def look(self, task_id: str) -> TaskInfo:
         """One look, one request.
@@ -91,6 +112,7 @@ class Api:
         except errors.PiAPIError as error:
             self.announce(events.LookFailed(task_id=task_id, error=error))
             raise
+        self.budget.settle(info)
         self.announce(events.Looked(info=info))
         return info
 
@@ -152,26 +174,34 @@ class Api:
 
         await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
 
-    async def _pay(self, call: _wire.Call, *, request: Submittable, secret: str) -> TaskInfo:
+    async def _pay(self, call: _wire.Call, *, request: Submittable, secret: str, reservation: Reservation) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
         body, since = Body(call.body or b""), self.clock.now()
-        posting = asyncio.ensure_future(self._post(call, body=body, secret=secret))
+        posting = asyncio.ensure_future(self._post(call, body=body, secret=secret, reservation=reservation))
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
-            await self._settle(posting, body=body, request=request, since=since)
+            await self._settle(posting, body=body, request=request, since=since, reservation=reservation)
             raise
         except Exception as error:
             # Also what is none of ours, such as a bug in a trace of a borrowed client session, may come after the POST.
             if getattr(error, "safe_to_resubmit", not body.begun):
                 raise
-            raise self._doubt(request, since=since, why=str(error)) from error
+            raise self._doubt(request, since=since, why=str(error), reservation=reservation) from error
 
-    async def _post(self, call: _wire.Call, *, body: Body, secret: str) -> TaskInfo:
-        return self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
+    async def _post(self, call: _wire.Call, *, body: Body, secret: str, reservation: Reservation) -> TaskInfo:
+        info = self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
+        reservation.accepted(info)
+        return info
 
     async def _settle(
-        self, posting: "asyncio.Task[TaskInfo]", *, body: Body, request: Submittable, since: float
+        self,
+        posting: "asyncio.Task[TaskInfo]",
+        *,
+        body: Body,
+        request: Submittable,
+        since: float,
+        reservation: Reservation,
     ) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
         deadline = self.clock.monotonic() + SETTLE
@@ -181,9 +211,12 @@ class Api:
             self.announce(events.Submitted(info=posting.result()))
             await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
         elif body.begun and not getattr(error, "safe_to_resubmit", False):
-            self._doubt(request, since=since, why="it was cancelled before the answer came")
+            self._doubt(request, since=since, why="it was cancelled before the answer came", reservation=reservation)
 
-    def _doubt(self, request: Submittable, *, since: float, why: str) -> errors.SubmissionInDoubtError:
+    def _doubt(
+        self, request: Submittable, *, since: float, why: str, reservation: Reservation
+    ) -> errors.SubmissionInDoubtError:
+        reservation.keep()
         doubt = errors.SubmissionInDoubtError(
             f"a {request.model} {request.task_type} task may exist and may be billed, the answer to its submit was"
             f" lost ({why}); look at https://piapi.ai/workspace before you submit it again",

@@ -11,7 +11,8 @@ from typing import Any
 from piapi_async import errors
 from piapi_async._cli_fates import Fates, saves
 from piapi_async._cli_program import one_line
-from piapi_async.flux import ControlNet, ControlNetLora, ImageSource, Img2Img, Img2ImgLora, LoRA
+from piapi_async.account import Account
+from piapi_async.flux import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA
 from piapi_async.handle import TaskHandle
 from piapi_async.polling import UNSET
 from piapi_async.session import Session
@@ -19,33 +20,30 @@ from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
 
 
 def build(
-    image: ImageSource, *, lora: LoRA | None, control: ControlNet | None, batch_size: int | None, **given: Any
+    *, lora: LoRA | None = None, control: ControlNet | None = None, batch_size: int | None = None, **fields: Any
 ) -> Submittable:
     """The request whose task type follows from what is given.
 
     Args:
-        image: The source picture.
-
         lora: The LoRA, if any.
 
         control: The ControlNet, if any.
 
         batch_size: How many pictures, for plain img2img only.
 
-        **given: Fields that all three requests have; `None` is not given.
+        **fields: Fields that all three requests have.
 
     Raises:
         ValueError: The fields do not go together, or one is out of its range.
     """
-    fields = {name: value for name, value in given.items() if value is not None}
     if control is None and lora is None:
-        return Img2Img(image=image, batch_size=batch_size, **fields)
+        return Img2Img(batch_size=batch_size, **fields)
     if batch_size is not None:
         raise ValueError("--batch-size works without --lora and --control only")
     if control is None:
         assert lora is not None
-        return Img2ImgLora(image=image, lora=lora, **fields)
-    return ControlNetLora(image=image, control_net=control, lora=lora, **fields)
+        return Img2ImgLora(lora=lora, **fields)
+    return ControlNetLora(control_net=control, lora=lora, **fields)
 
 
 async def make(
@@ -107,6 +105,18 @@ def summary(info: TaskInfo) -> str:
     }
     lines = [f"{name:<8} {one_line(value)}" for name, value in facts.items() if value]
     return "\n".join([*lines, *(f"{'picture':<8} {_link(image, info=info)}" for image in info.images)])
+
+
+def balance(account: Account) -> str:
+    """An account for people to read, one fact a line; what the service does not say is left out."""
+    facts = {
+        "plan": account.plan,
+        "balance": None if account.balance_usd is None else f"{account.balance_usd:.4f} USD",
+        "frozen": None if account.points_frozen is None else f"{account.points_frozen:,} points",
+        "used": None if account.points_used is None else f"{account.points_used:,} points",
+        "at once": None if account.max_concurrent_tasks is None else f"{account.max_concurrent_tasks} tasks",
+    }
+    return "\n".join(f"{name:<8} {one_line(value)}" for name, value in facts.items() if value)
 
 
 def cost(info: TaskInfo) -> str:

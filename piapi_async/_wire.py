@@ -18,6 +18,7 @@ from urllib.parse import quote
 import attrs
 
 from piapi_async import _media, errors
+from piapi_async.account import Account, parse_account
 from piapi_async.task import Image, Submittable, TaskFault, TaskInfo, TaskStatus, Usage, WebhookConfig
 
 RETRY_AFTER_MAX = 3600.0
@@ -104,6 +105,20 @@ def task_call(base_url: str, *, api_key: str, task_id: str, method: str = "GET")
     return Call(method=method, url=url, headers={"X-API-Key": api_key})
 
 
+def account_call(base_url: str, *, api_key: str) -> Call:
+    """`GET /account/info` (https://piapi.ai/docs/account-info-api), which is free."""
+    return Call(method="GET", url=f"{base_url}/account/info", headers={"X-API-Key": api_key})
+
+
+def decode_account(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> Account:
+    """The account in an answer; the arguments and errors are those of `decode_task`."""
+    check(answer, now=now, secrets=secrets)
+    data = _mapping(_mapping(_json(answer.body)).get("data"))
+    if not data:
+        raise _unexpected(answer, secrets=secrets, wanted="account")
+    return parse_account(data)
+
+
 def decode_task(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> TaskInfo:
     """The task in an answer.
 
@@ -141,10 +156,10 @@ def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
         raise _unexpected(answer, secrets=secrets)
 
 
-def _unexpected(answer: Answer, *, secrets: Collection[str]) -> errors.UnexpectedResponseError:
+def _unexpected(answer: Answer, *, secrets: Collection[str], wanted: str = "task") -> errors.UnexpectedResponseError:
     text = _excerpt(answer.body, secrets=secrets)
     is_redirect = 300 <= answer.status < 400  # noqa: PLR2004 - HTTP's own boundaries
-    what = "a redirect, which is not followed" if is_redirect else "something that is no task"
+    what = "a redirect, which is not followed" if is_redirect else f"something that is no {wanted}"
     return errors.UnexpectedResponseError(
         f"PiAPI answered {answer.status} with {what}: {_line(text) or 'nothing'}", status=answer.status, body=text
     )

@@ -11,33 +11,25 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._cli_emulator import run_emulator
-from piapi_async._cli_fates import Fates, OnCancel
+from piapi_async._cli_family import FAMILY, account
+from piapi_async._cli_fates import Fates
 from piapi_async._cli_program import Program
 from piapi_async._cli_run import Setting, run
 from piapi_async._cli_screen import Board
 from piapi_async._cli_session import ask, attend, need_pillow
-from piapi_async._cli_task import as_json, build, finish, make, summary
-from piapi_async.flux import CONTROL_TYPES, LORA_TYPES, ImageSource
+from piapi_async._cli_task import as_json, build, finish, summary
+from piapi_async.flux import CONTROL_TYPES, LORA_TYPES
 from piapi_async.session import Session
-from piapi_async.task import SERVICE_MODES, WebhookConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMES = f"LoRAs: {', '.join(LORA_TYPES)}. Control types: {', '.join(CONTROL_TYPES)}. Others are sent, with a warning."
 
-_setting = click.make_pass_decorator(Setting, ensure=True)
 _task_id = click.argument("task_id", metavar="ID")
-_timeout = click.option(
-    "--timeout", type=types.seconds, metavar="SECONDS", help="Seconds to wait at most.  [default: 900]"
-)
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same pictures.")
-
-
-def _out(default: str | None, *, about: str) -> Callable[[F], F]:
-    kind = click.Path(file_okay=False, path_type=Path)
-    return click.option("--out", type=kind, default=default, show_default=True, metavar="DIR", help=about)
 
 
 @click.group(
@@ -65,9 +57,9 @@ def _help_alone(ctx: click.Context) -> None:
 
 @program.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
-@_out("piapi-demo", about="Where the pictures go.")
+@options.out("piapi-demo", about="Where the pictures go.")
 @_seed
-@_setting
+@options.setting
 def demo(setting: Setting, /, *, photo: Path | None, out: Path, seed: int) -> None:
     """Restyle one photograph in twelve ways, on the emulator.
 
@@ -93,43 +85,14 @@ def demo(setting: Setting, /, *, photo: Path | None, out: Path, seed: int) -> No
 @click.option("--denoise", type=types.number, metavar="NUMBER", help="How far to leave IMAGE behind: above 0, up to 1.")
 @click.option("--guidance-scale", type=types.number, metavar="NUMBER", help="How closely to follow PROMPT: 1.5 to 5.")
 @click.option("--batch-size", type=int, help="How many pictures: 1 to 4, on schnell; each is charged.")
-@click.option("--service-mode", type=click.Choice(SERVICE_MODES), help="Pay per use, or host-your-account.")
-@click.option("--webhook", metavar="URL", help="Where the service is to report the task as well.")
-@_out(".", about="Where the pictures go.")
-@_timeout
-@click.option("--emulator", "is_emulated", is_flag=True, help="Use a local emulator: no key, no money.")
-@click.option(
-    "--on-cancel",
-    type=click.Choice(["detach", "cancel"]),
-    default="detach",
-    show_default=True,
-    help="What Ctrl-C does to the task: leave it alone, and it may be billed, or ask the service to cancel it.",
-)
-@_setting
-def img2img(
-    setting: Setting,
-    /,
-    *,
-    image: ImageSource,
-    webhook: str | None,
-    out: Path,
-    timeout: float | None,
-    is_emulated: bool,
-    on_cancel: OnCancel,
-    **fields: Any,
-) -> None:
+@options.paid
+def img2img(setting: Setting, /, **given: Any) -> None:
     """Make a picture from IMAGE, a file or a URL, and PROMPT.
 
     --lora and --control choose the task type. The files written are printed; the task's id comes first, on stderr, so
     that 'piapi-async task wait ID' finds the task again whatever happens.
     """
-    request = build(image, **fields)
-    told = None if webhook is None else WebhookConfig(webhook)
-
-    async def work(session: Session, fates: Fates) -> tuple[str, ...]:
-        return await make(request, session=session, fates=fates, webhook=told, out=out, timeout=timeout)
-
-    click.echo("\n".join(attend(work, setting=setting, on_cancel=on_cancel, is_emulated=is_emulated)))
+    options.pay(build, setting, **given)
 
 
 @program.group(invoke_without_command=True)
@@ -142,7 +105,7 @@ def task(ctx: click.Context) -> None:
 @task.command()
 @_task_id
 @click.option("--json", "is_raw", is_flag=True, help="Print what the service sent, without the webhook's secret.")
-@_setting
+@options.setting
 def get(setting: Setting, /, *, task_id: str, is_raw: bool) -> None:
     """Look once at the task ID, and print how it stands. This is free."""
     info = ask(lambda session: session.get_task(task_id), setting=setting)
@@ -151,9 +114,9 @@ def get(setting: Setting, /, *, task_id: str, is_raw: bool) -> None:
 
 @task.command()
 @_task_id
-@_out(None, about="Save the pictures here; without it their links are printed.")
-@_timeout
-@_setting
+@options.out(None, about="Save the pictures here; without it their links are printed.")
+@options.timeout
+@options.setting
 def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float | None) -> None:
     """Wait until the task ID is over, and print its pictures. This is free."""
 
@@ -166,7 +129,7 @@ def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float 
 
 @task.command()
 @_task_id
-@_setting
+@options.setting
 def cancel(setting: Setting, /, *, task_id: str) -> None:
     """Ask the service to cancel the task ID, and print how it stands.
 
@@ -179,4 +142,5 @@ def cancel(setting: Setting, /, *, task_id: str) -> None:
     click.echo(summary(ask(lambda session: session.cancel_task(task_id), setting=setting, farewell=farewell)))
 
 
-program.add_command(run_emulator)
+for command in (*FAMILY, account, run_emulator):
+    program.add_command(command)

@@ -1,5 +1,6 @@
 """`Session`: where tasks are submitted, waited for and saved."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -12,11 +13,14 @@ import aiohttp
 
 from piapi_async import _checks, errors, events, files
 from piapi_async._api import Api, OnCancel
+from piapi_async._budget import Budget
 from piapi_async._clock import Clock
 from piapi_async._http import DEFAULT_TIMEOUT, Transport
+from piapi_async.account import Account
 from piapi_async.handle import TaskHandle, wait_limit
 from piapi_async.limits import Governor
 from piapi_async.polling import UNSET, Polling, Unset
+from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 from piapi_async.retry import RetryPolicy
 from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
 
@@ -48,6 +52,11 @@ class Session:
 
         max_in_flight: How many tasks `run` keeps in flight at once, in place of a governor with that number.
 
+        max_spend_usd: The most that the tasks submitted here may cost, in US dollars, by the estimates of those not
+            over and what the service charged for the others; `None` for no limit.
+
+        prices: What tasks are expected to cost.
+
         on_cancel: What becomes of a task when the coroutine that waits for it is cancelled: `"detach"` leaves it
             alone, so it may still be billed; `"cancel"` asks the service to cancel it.
 
@@ -71,6 +80,8 @@ class Session:
         polling: Polling | None = None,
         governor: Governor | None = None,
         max_in_flight: int | None = None,
+        max_spend_usd: float | None = None,
+        prices: PriceList = PRICES,
         on_cancel: OnCancel = "detach",
         max_image_bytes: int = files.IMAGE_MAX,
         observers: Iterable[events.Observer] = (),
@@ -80,6 +91,7 @@ class Session:
         _check_kind("retry", retry, RetryPolicy | None)
         _check_kind("polling", polling, Polling | None)
         _check_kind("governor", governor, Governor | None)
+        _check_kind("prices", prices, PriceList)
         _check_kind("max_image_bytes", max_image_bytes, int)
         if callable(observers):
             raise _checks.refuse(TypeError, name="observers", allowed="a list of observers", value=observers)
@@ -92,6 +104,7 @@ class Session:
             transport=self._transport,
             retry=retry or RetryPolicy(),
             governor=_governor(governor, max_in_flight=max_in_flight),
+            budget=Budget(prices=prices, limit=_points(max_spend_usd)),
             clock=Clock(),
             on_cancel=_on_cancel(on_cancel),
             announce=events.Announcer(observers),
@@ -110,6 +123,7 @@ class Session:
 
         Raises:
             SubmissionInDoubtError: The answer was lost: the task may exist, and may be billed.
+            SpendLimitError: It may cost more than `max_spend_usd` leaves; nothing was sent.
             InsufficientCreditsError: The balance does not cover it.
             APIError: The service refuses it for another reason.
             ConnectError: The service could not be reached, after all retries; nothing was sent.
@@ -178,6 +192,23 @@ class Session:
             ValueError: This cannot be a task's id.
         """
         return await self._api.cancel(_task_id(task_id))
+
+    async def account(self) -> Account:
+        """Plan, balance and how many tasks the account may have in flight. This is free.
+
+        Raises:
+            PiAPIError: The service refuses, or cannot be reached.
+        """
+        return await self._api.account()
+
+    @property
+    def spent(self) -> float:
+        """What the tasks submitted here cost, in US dollars.
+
+        Of tasks seen to be over it is what the service charged; of those in flight or in doubt, what they are expected
+        to cost (nothing, when there is no price for their model).
+        """
+        return self._api.budget.points / POINTS_PER_USD
 
     async def download(self, image: Image | str, to: str | Path, *, overwrite: bool = False) -> Path:
         """Bring one finished picture to disk, whole or not at all. The API key is not sent along.
@@ -317,6 +348,17 @@ def _governor(given: Governor | None, *, max_in_flight: int | None) -> Governor:
     if given is not None and max_in_flight is not None:
         raise errors.ConfigurationError("pass governor= or max_in_flight=, not both")
     return given or Governor(max_in_flight=max_in_flight)
+
+
+def _points(usd: object) -> int | None:
+    if usd is None:
+        return None
+    allowed = "US dollars >= 0, or None for no limit"
+    if isinstance(usd, bool) or not isinstance(usd, int | float):
+        raise _checks.refuse(TypeError, name="max_spend_usd", allowed=allowed, value=usd)
+    if not 0 <= usd < math.inf:
+        raise _checks.refuse(ValueError, name="max_spend_usd", allowed=allowed, value=usd)
+    return math.floor(round(usd * POINTS_PER_USD, 3))
 
 
 def _on_cancel(given: OnCancel) -> OnCancel:

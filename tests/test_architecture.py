@@ -15,9 +15,9 @@ ROOT = Path(piapi_async.__file__).parent
 
 ORDER = [
     # 0: values
-    ["_media", "_checks", "errors", "prices", "task", "_flux_parts", "_flux_base", "flux", "_wire"],
+    ["_media", "_checks", "errors", "prices", "task", "_flux_parts", "_flux_base", "flux", "account", "_wire"],
     # 1: policy
-    ["_clock", "_loop", "events", "retry", "polling", "limits"],
+    ["_clock", "_loop", "events", "retry", "polling", "limits", "_budget"],
     # 2: I/O
     ["_http", "files", "ledger"],
     # 3: API

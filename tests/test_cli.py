@@ -12,13 +12,15 @@ from typing import NoReturn, cast
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image as Picture
 
 from piapi_async import __main__ as entry
 from piapi_async import events
 from piapi_async._cli_fates import Fates
 from piapi_async._cli_program import Program, one_line, spoken
 from piapi_async._cli_run import Interrupted, Setting, run
-from piapi_async._cli_task import as_json, summary
+from piapi_async._cli_task import as_json, balance, summary
+from piapi_async.account import Account
 from piapi_async.cli import program
 from piapi_async.emulator import Constant, Emulator, Faults, TaskView
 from piapi_async.errors import WaitTimeoutError
@@ -630,3 +632,54 @@ def test_spoken_joins_notes() -> None:
 def test_one_line_is_harmless() -> None:
     """Text from a server cannot act on the terminal."""
     assert one_line(" a\r\n\tb\x1b[2J\u202e ") == "a b\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    ("words", "task_type", "size"),
+    [
+        (["txt2img", "a lake", "--width", "64", "--height", "48"], "txt2img", (64, 48)),
+        (["txt2img", "a lake", "--width", "64", "--height", "48", "--lora", "anime"], "txt2img-lora", (64, 48)),
+        (["inpaint", CAT, "a hat"], "fill-inpaint", None),
+        (["outpaint", CAT, "a garden", "--left", "300", "--top", "200"], "fill-outpaint", None),
+        (["variation", CAT, "a cat"], "redux-variation", None),
+        (["kontext", CAT, "in snow", "--width", "64", "--height", "48", "--seed", "1"], "kontext", (64, 48)),
+    ],
+)
+def test_a_command_for_each_of_the_family(
+    ground: Ground, words: list[str], task_type: str, size: tuple[int, int] | None
+) -> None:
+    """The task is of its type, and its picture is on disk, of the size that was asked for."""
+    result = ground(*words, "--out", "family")
+    assert result.exit_code == 0, result.stderr
+    assert ground.task.task_type == task_type
+    with Picture.open(result.stdout.strip()) as picture:
+        assert size in (None, picture.size)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["outpaint", CAT, "a garden"], "one of left, right, top and bottom must be above 0"),
+        (["kontext", CAT, "in snow", "--steps", "41"], "steps must be a whole number >= 1 and <= 40, got 41"),
+        (["txt2img", "a lake", "--width", "2000", "--height", "2000"], "must give at most 1048576 pixels"),
+        (["txt2img", "a lake", "--lora", "anime", "--batch-size", "2"], "--batch-size works without --lora only"),
+    ],
+)
+def test_a_command_of_the_family_refuses_before_it_pays(ground: Ground, words: list[str], said: str) -> None:
+    """Wrong input is exit code 2 and one sentence; no task is made."""
+    result = ground(*words)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+    assert not ground.emulator.tasks
+
+
+def test_account_prints_what_the_service_tells(ground: Ground) -> None:
+    """Plan, balance, and how many tasks at once."""
+    lines = dict(line.split(maxsplit=1) for line in ground("account").stdout.splitlines())
+    assert lines["plan"] == ground.emulator.options.plan
+    assert lines["balance"].endswith(" USD")
+    assert lines["used"] == "0 points"
+
+
+def test_an_account_that_tells_nothing_prints_nothing() -> None:
+    """What the service does not say is left out."""
+    assert balance(Account()) == ""

@@ -8,13 +8,16 @@ from typing import Any, assert_type
 import tenacity
 
 from piapi_async import (
+    Account,
     Backoff,
     ControlNet,
     ControlNetLora,
+    FillOutpaint,
     Governor,
     Image,
     Img2Img,
     Img2ImgLora,
+    Kontext,
     LoRA,
     Polling,
     RetryPolicy,
@@ -23,6 +26,7 @@ from piapi_async import (
     TaskInfo,
     TaskRequest,
     TaskStatus,
+    Txt2Img,
     WebhookConfig,
 )
 from piapi_async.events import Event, Submitted
@@ -48,6 +52,9 @@ REQUESTS: list[Submittable] = [
     Img2Img(prompt="a", image=Path("a.png")),
     Img2ImgLora(prompt="a", image=b"", lora=LoRA("mjv6", strength=1.0)),
     ControlNetLora(prompt="a", control_net=ControlNet("depth", image="https://example.com/a.png")),
+    Txt2Img(prompt="a", width=512),
+    FillOutpaint(prompt="a", image=Path("a.png"), left=10),
+    Kontext(prompt="a", image=b"", seed=-1),
     TaskRequest(model="m", task_type="t", input={"x": [1, None]}),
     Custom(),
 ]
@@ -80,4 +87,7 @@ async def use() -> None:
         assert_type(infos, list[TaskInfo])
         assert_type(await session.save(infos[0], "out"), tuple[Path, ...])
         assert_type(await session.download(infos[0].images[0], "a.png"), Path)
+        assert_type(await session.account(), Account)
+        assert_type(session.spent, float)
+        assert_type(Txt2Img(prompt="a").estimate(), float)
         assert_type(await session.task("id").cancel(), TaskInfo)

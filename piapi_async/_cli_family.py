@@ -1,0 +1,95 @@
+"""The commands for the rest of the Flux family, one for each task, and `account`."""
+
+from typing import Any
+
+import click
+
+from piapi_async import _cli_options as options
+from piapi_async import _cli_types as types
+from piapi_async._cli_run import Setting
+from piapi_async._cli_session import ask
+from piapi_async._cli_task import balance
+from piapi_async.flux import FillInpaint, FillOutpaint, Kontext, LoRA, ReduxVariation, Txt2Img, Txt2ImgLora
+from piapi_async.task import Submittable
+
+_image = click.argument("image", type=types.image)
+_prompt = click.argument("prompt")
+_width = click.option("--width", type=int, metavar="PIXELS", help="The picture's width.")
+_height = click.option("--height", type=int, metavar="PIXELS", help="The picture's height.")
+
+
+def _from_text(*, lora: LoRA | None = None, **fields: Any) -> Submittable:
+    if lora is None:
+        return Txt2Img(**fields)
+    if "batch_size" in fields:
+        raise ValueError("--batch-size works without --lora only")
+    return Txt2ImgLora(lora=lora, **fields)
+
+
+@click.command()
+@_prompt
+@click.option("--model", type=types.model, metavar="NAME", help="schnell, dev or dev-advanced.  [default: what fits]")
+@click.option("--lora", type=types.lora, metavar="NAME[:STRENGTH]", help="Apply a LoRA.")
+@_width
+@_height
+@click.option("--negative-prompt", metavar="TEXT", help="What the result should not show.")
+@click.option("--guidance-scale", type=types.number, metavar="NUMBER", help="How closely to follow PROMPT: 1.5 to 5.")
+@click.option("--batch-size", type=int, help="How many pictures: 1 to 4, on schnell; each is charged.")
+@options.paid
+def txt2img(setting: Setting, /, **given: Any) -> None:
+    """Make a picture from PROMPT alone. Width times height is at most 1048576."""
+    options.pay(_from_text, setting, **given)
+
+
+@click.command()
+@_image
+@_prompt
+@options.paid
+def inpaint(setting: Setting, /, **given: Any) -> None:
+    """Paint what is pure white in IMAGE, a file or a URL, anew by PROMPT."""
+    options.pay(FillInpaint, setting, **given)
+
+
+@click.command()
+@_image
+@_prompt
+@click.option("--left", type=int, metavar="PIXELS", help="How much to add on the left.")
+@click.option("--right", type=int, metavar="PIXELS", help="How much to add on the right.")
+@click.option("--top", type=int, metavar="PIXELS", help="How much to add at the top.")
+@click.option("--bottom", type=int, metavar="PIXELS", help="How much to add at the bottom.")
+@options.paid
+def outpaint(setting: Setting, /, **given: Any) -> None:
+    """Extend IMAGE, a file or a URL, beyond its edges by PROMPT, on one side at least."""
+    options.pay(FillOutpaint, setting, **given)
+
+
+@click.command()
+@_image
+@_prompt
+@options.paid
+def variation(setting: Setting, /, **given: Any) -> None:
+    """Make a variation of IMAGE, a file or a URL, by PROMPT."""
+    options.pay(ReduxVariation, setting, **given)
+
+
+@click.command()
+@_image
+@_prompt
+@_width
+@_height
+@click.option("--seed", type=int, help="What chance begins with; -1 is another one each time.")
+@click.option("--steps", type=int, help="How many steps to take: 1 to 40.")
+@options.paid
+def kontext(setting: Setting, /, **given: Any) -> None:
+    """Edit IMAGE, a file or a URL, as PROMPT says. The result has a size of its own."""
+    options.pay(Kontext, setting, **given)
+
+
+@click.command()
+@options.setting
+def account(setting: Setting, /) -> None:
+    """Print the account's plan, balance and how many tasks it may have in flight. This is free."""
+    click.echo(balance(ask(lambda session: session.account(), setting=setting)))
+
+
+FAMILY = (txt2img, inpaint, outpaint, variation, kontext)
