@@ -62,10 +62,12 @@ class Budget:
     def settle(self, info: TaskInfo) -> None:
         """Count what the service says it charged, once for each task of this session, when the task is over.
 
-        Of a failed task that is what the service reports too: whether it charges for those is not public.
+        Of a failed task that is what the service reports too: whether it charges for those is not public. Where it
+        reports nothing, the estimate stays.
         """
-        if info.is_terminal and info.usage is not None and info.task_id in self._in_flight:
-            self.points += max(0, info.usage.consume) - self._in_flight.pop(info.task_id)
+        expected = self._in_flight.pop(info.task_id, None) if info.is_terminal else None
+        if expected is not None and info.usage is not None:
+            self.points += max(0, info.usage.consume) - expected
 
 
 @attrs.define(kw_only=True, eq=False)

@@ -106,6 +106,15 @@ async def test_a_failed_task_costs_what_the_service_says(failed_tasks: str, spen
         assert paying.spent == spent
 
 
+async def test_what_the_service_does_not_report_stays_estimated() -> None:
+    """`meta` may lack `usage`: then the price of the table counts, and nothing more is kept of the task."""
+    async with Emulator(usage="absent") as emulator, session(emulator) as paying:
+        info = await paying.run(REQUEST)
+        assert info.usage is None
+        assert paying.spent == PRICE
+        assert not paying._api.budget._in_flight
+
+
 async def test_tasks_of_others_are_not_this_sessions_spending() -> None:
     """A task found again by its id was paid for elsewhere."""
     async with Emulator() as emulator, session(emulator) as one, session(emulator) as other:
