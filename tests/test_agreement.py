@@ -30,7 +30,7 @@ def numbers(*bounds: float, odd: bool = True) -> st.SearchStrategy[Any]:
     return st.sampled_from(near + whole * 3) | (ODD if odd else st.nothing())
 
 
-WHOLE = st.sampled_from([1, 2, 28, 40, 41, 512, 1024, 1025, 2048, -3, 2.5]) | ODD
+WHOLE = st.sampled_from([0, 1, 2, 28, 40, 41, 512, 1024, 1025, 2048, -3, 2.5]) | ODD
 MARGINS = st.sampled_from([0, 1, 64, 500, 1022, 1023, 1024, 1048574, 1048575, 1048576, -1, 1.5])
 LORAS = st.fixed_dictionaries({"lora_type": st.sampled_from(["mjv6", "anime"])}, optional={"strength": numbers(0.5)})
 NETS = st.fixed_dictionaries(
@@ -134,7 +134,8 @@ def is_open(kind: type[Any], fields: dict[str, Any]) -> bool:
     whole = {"width", "height", "steps", "seed", "batch_size", *SIDES}
     as_float = any(isinstance(value, float) and value.is_integer() for name, value in fields.items() if name in whole)
     nothing = kind is flux.FillOutpaint and not any(fields.get(side) for side in SIDES)
-    return as_float or nothing
+    not_given = any(fields.get(name) == 0 for name in ("width", "height", "steps"))
+    return as_float or nothing or not_given
 
 
 @pytest.mark.filterwarnings("ignore:lora_type|control_type")
