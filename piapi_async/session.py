@@ -1,17 +1,15 @@
 """`Session`: where tasks are submitted, waited for and saved."""
 
-import math
-import os
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 
-from piapi_async import _checks, errors, events, files
+from piapi_async import _arguments, _checks, _sources, errors, events, files
 from piapi_async._api import Api, OnCancel
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
@@ -23,9 +21,6 @@ from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 from piapi_async.retry import RetryPolicy
 from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
-
-BASE_URL = "https://api.piapi.ai"
-"""Where the service is (https://piapi.ai/docs/flux-api/image-to-image)."""
 
 
 class Session:
@@ -83,30 +78,30 @@ class Session:
         max_spend_usd: float | None = None,
         prices: PriceList = PRICES,
         on_cancel: OnCancel = "detach",
-        max_image_bytes: int = files.IMAGE_MAX,
+        max_image_bytes: int = _sources.IMAGE_MAX,
         observers: Iterable[events.Observer] = (),
     ) -> None:
-        _check_kind("http", http, aiohttp.ClientSession | None)
-        _check_kind("timeout", timeout, aiohttp.ClientTimeout)
-        _check_kind("retry", retry, RetryPolicy | None)
-        _check_kind("polling", polling, Polling | None)
-        _check_kind("governor", governor, Governor | None)
-        _check_kind("prices", prices, PriceList)
-        _check_kind("max_image_bytes", max_image_bytes, int)
+        _arguments.kind("http", http, aiohttp.ClientSession | None)
+        _arguments.kind("timeout", timeout, aiohttp.ClientTimeout)
+        _arguments.kind("retry", retry, RetryPolicy | None)
+        _arguments.kind("polling", polling, Polling | None)
+        _arguments.kind("governor", governor, Governor | None)
+        _arguments.kind("prices", prices, PriceList)
+        _arguments.kind("max_image_bytes", max_image_bytes, int)
         if callable(observers):
             raise _checks.refuse(TypeError, name="observers", allowed="a list of observers", value=observers)
         self._transport = Transport(http=http, timeout=timeout)
         self._polling = polling or Polling()
         self._max_image_bytes = max_image_bytes
         self._api = Api(
-            api_key=_key(api_key),
-            base_url=_base_url(base_url),
+            api_key=_arguments.api_key(api_key),
+            base_url=_arguments.base_url(base_url),
             transport=self._transport,
             retry=retry or RetryPolicy(),
-            governor=_governor(governor, max_in_flight=max_in_flight),
-            budget=Budget(prices=prices, limit=_points(max_spend_usd)),
+            governor=_arguments.governor(governor, max_in_flight=max_in_flight),
+            budget=Budget(prices=prices, limit=_arguments.points(max_spend_usd)),
             clock=Clock(),
-            on_cancel=_on_cancel(on_cancel),
+            on_cancel=_arguments.on_cancel(on_cancel),
             announce=events.Announcer(observers),
         )
 
@@ -131,10 +126,10 @@ class Session:
             TypeError: This is no request, or its input holds something that is neither JSON nor a picture.
             ValueError: A local picture is too large or no picture.
         """
-        _check_submit(request, webhook=webhook)
+        _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
-        async with self._transport.large() if files.is_heavy(request.input) else nullcontext():
-            body = await files.encode_submit(request, webhook=webhook, max_bytes=self._max_image_bytes)
+        async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
+            body = await _sources.encode_submit(request, webhook=webhook, max_bytes=self._max_image_bytes)
             info = await self._api.create(body, request=request, secret=secret)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
@@ -172,7 +167,7 @@ class Session:
         Raises:
             ValueError: This cannot be a task's id.
         """
-        return TaskHandle(_task_id(task_id), api=self._api, polling=self._polling)
+        return TaskHandle(_arguments.task_id(task_id), api=self._api, polling=self._polling)
 
     async def get_task(self, task_id: str) -> TaskInfo:
         """Look at a task once; a failed task is returned like any other.
@@ -182,7 +177,7 @@ class Session:
             PiAPIError: The look failed, also when repeated by the retry policy.
             ValueError: This cannot be a task's id.
         """
-        return await self._api.get(_task_id(task_id))
+        return await self._api.get(_arguments.task_id(task_id))
 
     async def cancel_task(self, task_id: str) -> TaskInfo:
         """Ask the service to cancel a task, then look at it; see `TaskHandle.cancel`.
@@ -191,7 +186,7 @@ class Session:
             PiAPIError: The service refuses, or cannot be reached.
             ValueError: This cannot be a task's id.
         """
-        return await self._api.cancel(_task_id(task_id))
+        return await self._api.cancel(_arguments.task_id(task_id))
 
     async def account(self) -> Account:
         """Plan, balance and how many tasks the account may have in flight. This is free.
@@ -304,70 +299,3 @@ class Session:
         path = await self._api.repeat(attempt, on=(errors.TransportError,), action="download")
         self._api.announce(events.Saved(image=image, path=str(path)))
         return path
-
-
-def _check_kind(name: str, value: object, kind: Any) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        allowed = f"of type {kind.__name__ if isinstance(kind, type) else kind}"
-        raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
-
-
-def _check_submit(request: object, *, webhook: object) -> None:
-    if not all(hasattr(request, name) for name in ("model", "task_type", "service_mode")):
-        allowed = "a request such as Img2Img or TaskRequest"
-        raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
-    _check_kind("webhook", webhook, WebhookConfig | None)
-
-
-def _key(given: object) -> str:
-    key = os.environ.get("PIAPI_API_KEY", "") if given is None else given
-    if not isinstance(key, str):
-        raise errors.ConfigurationError(f"api_key must be a string, got {type(key).__name__}")
-    if not key:
-        raise errors.ConfigurationError(
-            "no API key: pass api_key= or set PIAPI_API_KEY; keys are made at https://piapi.ai/workspace"
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise errors.ConfigurationError(
-            "the API key must be printable ASCII without blanks; the one given is not (and is not shown here)"
-        )
-    return key
-
-
-def _base_url(given: object) -> str:
-    url = given or os.environ.get("PIAPI_BASE_URL") or BASE_URL
-    if not isinstance(url, str) or not _checks.is_http_url(url) or set("?#@") & set(url):
-        shown = "one with a user, which is not shown here" if "@" in str(url) else repr(url)
-        raise errors.ConfigurationError(
-            f"base_url must be an http(s) URL without user, query and fragment, got {shown}"
-        )
-    return url.rstrip("/")
-
-
-def _governor(given: Governor | None, *, max_in_flight: int | None) -> Governor:
-    if given is not None and max_in_flight is not None:
-        raise errors.ConfigurationError("pass governor= or max_in_flight=, not both")
-    return given or Governor(max_in_flight=max_in_flight)
-
-
-def _points(usd: object) -> int | None:
-    if usd is None:
-        return None
-    allowed = "US dollars >= 0, or None for no limit"
-    if isinstance(usd, bool) or not isinstance(usd, int | float):
-        raise _checks.refuse(TypeError, name="max_spend_usd", allowed=allowed, value=usd)
-    if not 0 <= usd < math.inf:
-        raise _checks.refuse(ValueError, name="max_spend_usd", allowed=allowed, value=usd)
-    return math.floor(round(usd * POINTS_PER_USD, 3))
-
-
-def _on_cancel(given: OnCancel) -> OnCancel:
-    if given not in ("detach", "cancel"):
-        raise errors.ConfigurationError(f"on_cancel must be 'detach' or 'cancel', got {given!r}")
-    return given
-
-
-def _task_id(given: object) -> str:
-    if not isinstance(given, str) or not given.strip(". \t\r\n"):
-        raise ValueError(f"task_id must be a task's id, got {given!r}")
-    return given

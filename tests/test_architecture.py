@@ -19,9 +19,9 @@ ORDER = [
     # 1: policy
     ["_clock", "_loop", "events", "retry", "polling", "limits", "_budget"],
     # 2: I/O
-    ["_http", "files", "ledger"],
+    ["_http", "_sources", "files", "ledger"],
     # 3: API
-    ["_api", "handle", "session"],
+    ["_api", "handle", "_arguments", "session"],
     # 4: compose
     ["batch", "webhooks"],
 ]

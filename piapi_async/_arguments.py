@@ -1,0 +1,89 @@
+"""The arguments of a `Session`, checked before anything is sent, and what stands in for those not given."""
+
+import math
+import os
+from typing import Any
+
+from piapi_async import _checks, errors
+from piapi_async._api import OnCancel
+from piapi_async.limits import Governor
+from piapi_async.prices import POINTS_PER_USD
+from piapi_async.task import WebhookConfig
+
+BASE_URL = "https://api.piapi.ai"
+"""Where the service is (https://piapi.ai/docs/flux-api/image-to-image)."""
+
+
+def kind(name: str, value: object, allowed: Any) -> None:
+    """Refuse a value that is not of the kind, a `bool` included."""
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        words = f"of type {allowed.__name__ if isinstance(allowed, type) else allowed}"
+        raise _checks.refuse(TypeError, name=name, allowed=words, value=value)
+
+
+def submit(request: object, *, webhook: object) -> None:
+    """Refuse what `Session.submit` cannot take."""
+    if not all(hasattr(request, name) for name in ("model", "task_type", "service_mode")):
+        allowed = "a request such as Img2Img or TaskRequest"
+        raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
+    kind("webhook", webhook, WebhookConfig | None)
+
+
+def api_key(given: object) -> str:
+    """The key to use: the one given, else the environment's."""
+    key = os.environ.get("PIAPI_API_KEY", "") if given is None else given
+    if not isinstance(key, str):
+        raise errors.ConfigurationError(f"api_key must be a string, got {type(key).__name__}")
+    if not key:
+        raise errors.ConfigurationError(
+            "no API key: pass api_key= or set PIAPI_API_KEY; keys are made at https://piapi.ai/workspace"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise errors.ConfigurationError(
+            "the API key must be printable ASCII without blanks; the one given is not (and is not shown here)"
+        )
+    return key
+
+
+def base_url(given: object) -> str:
+    """Where the service is: what is given, else what the environment says, else the real one."""
+    url = given or os.environ.get("PIAPI_BASE_URL") or BASE_URL
+    if not isinstance(url, str) or not _checks.is_http_url(url) or set("?#@") & set(url):
+        shown = "one with a user, which is not shown here" if "@" in str(url) else repr(url)
+        raise errors.ConfigurationError(
+            f"base_url must be an http(s) URL without user, query and fragment, got {shown}"
+        )
+    return url.rstrip("/")
+
+
+def governor(given: Governor | None, *, max_in_flight: int | None) -> Governor:
+    """The governor to use."""
+    if given is not None and max_in_flight is not None:
+        raise errors.ConfigurationError("pass governor= or max_in_flight=, not both")
+    return given or Governor(max_in_flight=max_in_flight)
+
+
+def points(usd: object) -> int | None:
+    """A spend limit in whole points."""
+    if usd is None:
+        return None
+    allowed = "US dollars >= 0, or None for no limit"
+    if isinstance(usd, bool) or not isinstance(usd, int | float):
+        raise _checks.refuse(TypeError, name="max_spend_usd", allowed=allowed, value=usd)
+    if not 0 <= usd < math.inf:
+        raise _checks.refuse(ValueError, name="max_spend_usd", allowed=allowed, value=usd)
+    return math.floor(round(usd * POINTS_PER_USD, 3))
+
+
+def on_cancel(given: OnCancel) -> OnCancel:
+    """What becomes of a task whose waiter is cancelled."""
+    if given not in ("detach", "cancel"):
+        raise errors.ConfigurationError(f"on_cancel must be 'detach' or 'cancel', got {given!r}")
+    return given
+
+
+def task_id(given: object) -> str:
+    """What can be a task's id."""
+    if not isinstance(given, str) or not given.strip(". \t\r\n"):
+        raise ValueError(f"task_id must be a task's id, got {given!r}")
+    return given
