@@ -1,7 +1,9 @@
 """The commands for the rest of the Flux family, one for each task, and `account`."""
 
+import json
 from typing import Any
 
+import attrs
 import click
 
 from piapi_async import _cli_options as options
@@ -12,8 +14,6 @@ from piapi_async._cli_task import balance
 from piapi_async.flux import FillInpaint, FillOutpaint, Kontext, LoRA, ReduxVariation, Txt2Img, Txt2ImgLora
 from piapi_async.task import Submittable
 
-_image = click.argument("image", type=types.image)
-_prompt = click.argument("prompt")
 _width = click.option("--width", type=int, metavar="PIXELS", help="The picture's width.")
 _height = click.option("--height", type=int, metavar="PIXELS", help="The picture's height.")
 
@@ -27,9 +27,9 @@ def _from_text(*, lora: LoRA | None = None, **fields: Any) -> Submittable:
 
 
 @click.command()
-@_prompt
-@click.option("--model", type=types.model, metavar="NAME", help="schnell, dev or dev-advanced.  [default: what fits]")
-@click.option("--lora", type=types.lora, metavar="NAME[:STRENGTH]", help="Apply a LoRA.")
+@options.prompt
+@options.model
+@options.lora
 @_width
 @_height
 @click.option("--negative-prompt", metavar="TEXT", help="What the result should not show.")
@@ -42,8 +42,8 @@ def txt2img(setting: Setting, /, **given: Any) -> None:
 
 
 @click.command()
-@_image
-@_prompt
+@options.image
+@options.prompt
 @options.paid
 def inpaint(setting: Setting, /, **given: Any) -> None:
     """Paint what is pure white in IMAGE, a file or a URL, anew by PROMPT."""
@@ -51,8 +51,8 @@ def inpaint(setting: Setting, /, **given: Any) -> None:
 
 
 @click.command()
-@_image
-@_prompt
+@options.image
+@options.prompt
 @click.option("--left", type=int, metavar="PIXELS", help="How much to add on the left.")
 @click.option("--right", type=int, metavar="PIXELS", help="How much to add on the right.")
 @click.option("--top", type=int, metavar="PIXELS", help="How much to add at the top.")
@@ -64,8 +64,8 @@ def outpaint(setting: Setting, /, **given: Any) -> None:
 
 
 @click.command()
-@_image
-@_prompt
+@options.image
+@options.prompt
 @options.paid
 def variation(setting: Setting, /, **given: Any) -> None:
     """Make a variation of IMAGE, a file or a URL, by PROMPT."""
@@ -73,8 +73,8 @@ def variation(setting: Setting, /, **given: Any) -> None:
 
 
 @click.command()
-@_image
-@_prompt
+@options.image
+@options.prompt
 @_width
 @_height
 @click.option("--seed", type=int, help="What chance begins with; -1 is another one each time.")
@@ -86,10 +86,14 @@ def kontext(setting: Setting, /, **given: Any) -> None:
 
 
 @click.command()
+@options.as_json
+@options.emulated
 @options.setting
-def account(setting: Setting, /) -> None:
+def account(setting: Setting, /, *, is_json: bool, is_emulated: bool) -> None:
     """Print the account's plan, balance and how many tasks it may have in flight. This is free."""
-    click.echo(balance(ask(lambda session: session.account(), setting=setting)))
+    found = ask(lambda session: session.account(), setting=setting, is_emulated=is_emulated)
+    known = attrs.asdict(found, filter=lambda field, _value: not field.name.startswith("_"))
+    click.echo(json.dumps(known) if is_json else balance(found))
 
 
 FAMILY = (txt2img, inpaint, outpaint, variation, kontext)

@@ -1,6 +1,8 @@
 """The options that several commands share, and what a command that pays for a task does with them."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,16 +12,34 @@ from piapi_async import _cli_types as types
 from piapi_async._cli_fates import Fates, OnCancel
 from piapi_async._cli_run import Setting
 from piapi_async._cli_session import attend
-from piapi_async._cli_task import make
+from piapi_async._cli_task import Done, make, record
+from piapi_async.flux import LORA_TYPES
 from piapi_async.session import Session
 from piapi_async.task import SERVICE_MODES, Submittable, WebhookConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+image = click.argument("image", type=types.image, shell_complete=types.files)
+prompt = click.argument("prompt")
+model = click.option(
+    "--model",
+    type=types.model,
+    metavar="NAME",
+    shell_complete=types.among(types.MODELS),
+    help="schnell, dev or dev-advanced.  [default: what fits]",
+)
+lora = click.option(
+    "--lora",
+    type=types.lora,
+    metavar="NAME[:STRENGTH]",
+    shell_complete=types.among(LORA_TYPES),
+    help="Apply a LoRA.",
+)
 setting = click.make_pass_decorator(Setting, ensure=True)
 timeout = click.option(
     "--timeout", type=types.seconds, metavar="SECONDS", help="Seconds to wait at most.  [default: 900]"
 )
+as_json = click.option("--json", "is_json", is_flag=True, help="Print one line of JSON, for machines.")
 emulated = click.option("--emulator", "is_emulated", is_flag=True, help="Use a local emulator: no key, no money.")
 
 
@@ -34,6 +54,13 @@ _PAID = (
     click.option("--webhook", metavar="URL", help="Where the service is to report the task as well."),
     out(".", about="Where the pictures go."),
     timeout,
+    click.option(
+        "--max-spend",
+        type=types.number,
+        metavar="USD",
+        help="Submit nothing that may cost more than this, by the prices PiAPI published.",
+    ),
+    as_json,
     emulated,
     click.option(
         "--on-cancel",
@@ -61,22 +88,28 @@ def pay(
     webhook: str | None,
     out: Path,
     timeout: float | None,
+    max_spend: float | None,
+    is_json: bool,
     is_emulated: bool,
     on_cancel: OnCancel,
     **fields: Any,
 ) -> None:
-    """Submit a task, wait for it, save its pictures, and print their files.
+    """Submit a task, wait for it, save its pictures, and print their files, or all there is to tell as JSON.
 
     Args:
         build: Makes the request.
 
         setting: What to run on.
 
-        webhook: Of `paid`, like the next four.
+        webhook: Of `paid`, like the next six.
 
         out: Where the pictures go.
 
         timeout: Seconds to wait; `None` for the policy's.
+
+        max_spend: US dollars that the task may cost; `None` for no limit.
+
+        is_json: Whether to print JSON.
 
         is_emulated: Whether to use a local emulator.
 
@@ -84,10 +117,35 @@ def pay(
 
         **fields: Of the request; `None` is not given.
     """
-    request = build(**{name: value for name, value in fields.items() if value is not None})
+    with _own_words():
+        request = build(**{name: value for name, value in fields.items() if value is not None})
     told = None if webhook is None else WebhookConfig(webhook)
 
-    async def work(session: Session, fates: Fates) -> tuple[str, ...]:
+    async def work(session: Session, fates: Fates) -> Done:
         return await make(request, session=session, fates=fates, webhook=told, out=out, timeout=timeout)
 
-    click.echo("\n".join(attend(work, setting=setting, on_cancel=on_cancel, is_emulated=is_emulated)))
+    limits = {"on_cancel": on_cancel, "max_spend_usd": max_spend}
+    report(attend(work, setting=setting, is_emulated=is_emulated, **limits), is_json=is_json)
+
+
+def report(done: Done, *, is_json: bool) -> None:
+    """Print what came of a task: its files or links, one a line, or all there is to tell as JSON."""
+    click.echo(json.dumps(record(done)) if is_json else "\n".join(done.results))
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """An error about a field names the option or argument that gives it."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        field, _, rest = str(error).partition(" ")
+        raise type(error)(f"{_spelt(field)} {rest}") from None
+
+
+def _spelt(field: str) -> str:
+    """A field's name as the command line has it."""
+    for param in click.get_current_context().command.params:
+        if param.name == field:
+            return field.upper() if isinstance(param, click.Argument) else param.opts[0]
+    return field

@@ -2,13 +2,14 @@
 
 import asyncio
 import importlib
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
-from piapi_async._cli_fates import Fates, OnCancel
+from piapi_async._cli_fates import Fates
 from piapi_async._cli_run import Farewell, Setting, nothing_to_say, run
 from piapi_async._cli_screen import Glance
 from piapi_async.errors import ConfigurationError
@@ -26,26 +27,42 @@ def attend(
     work: Callable[[Session, Fates], Awaitable[T]],
     *,
     setting: Setting,
-    on_cancel: OnCancel = "detach",
     is_emulated: bool = False,
+    **given: Any,
 ) -> T:
-    """Do the work that follows one task, with its display, and with what to say of it after Ctrl-C."""
+    """Do the work that follows one task, with its display, and with what to say of it after Ctrl-C.
+
+    Args:
+        work: What to do.
+
+        setting: What to run on.
+
+        is_emulated: Whether to use a local emulator.
+
+        **given: What else the `Session` is to be made with.
+    """
     glance = Glance(Console(stderr=True))
-    fates = Fates(glance.say, on_cancel=on_cancel, is_emulated=is_emulated)
+    fates = Fates(glance.say, on_cancel=given.get("on_cancel", "detach"), is_emulated=is_emulated)
 
     async def attended() -> T:
-        async with _session(is_emulated=is_emulated, on_cancel=on_cancel, observers=(fates, glance)) as session:
+        async with _session(is_emulated=is_emulated, observers=(fates, glance), **given) as session:
             return await work(session, fates)
 
     with glance:
         return run(attended(), setting=setting, say=glance.say, farewell=fates.farewell)
 
 
-def ask(work: Callable[[Session], Awaitable[T]], *, setting: Setting, farewell: Farewell = nothing_to_say) -> T:
-    """Do the work of one short question, without a display."""
+def ask(
+    work: Callable[[Session], Awaitable[T]],
+    *,
+    setting: Setting,
+    farewell: Farewell = nothing_to_say,
+    is_emulated: bool = False,
+) -> T:
+    """Do the work of one short question, without a display; the arguments are those of `attend` and of `run`."""
 
     async def asked() -> T:
-        async with Session() as session:
+        async with _session(is_emulated=is_emulated) as session:
             return await work(session)
 
     return run(asked(), setting=setting, say=Glance(Console(stderr=True)).say, farewell=farewell)
@@ -58,7 +75,9 @@ async def _session(*, is_emulated: bool, **given: Any) -> AsyncIterator[Session]
             yield session
         return
     need_pillow()
-    async with emulator() as server, Session(server.api_key, base_url=server.url, **given) as session:
+    # The seed makes the task ids, and those name the files: each command has its own.
+    own = emulator(seed=secrets.randbits(32))
+    async with own as server, Session(server.api_key, base_url=server.url, **given) as session:
         yield session
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from piapi_async import errors
 from piapi_async._cli_fates import Fates, saves
 from piapi_async._cli_program import one_line
@@ -46,6 +48,19 @@ def build(
     return ControlNetLora(control_net=control, lora=lora, **fields)
 
 
+@attrs.frozen(kw_only=True)
+class Done:
+    """A completed task, and the files of its pictures unless they were not to be saved."""
+
+    info: TaskInfo
+    files: tuple[str, ...] | None = None
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The files, or else the links."""
+        return tuple(image.url for image in self.info.images) if self.files is None else self.files
+
+
 async def make(
     request: Submittable,
     *,
@@ -54,31 +69,31 @@ async def make(
     webhook: WebhookConfig | None,
     out: Path,
     timeout: float | None,
-) -> tuple[str, ...]:
-    """Submit a task, wait for it and save its pictures; their files."""
+) -> "Done":
+    """Submit a task, wait for it and save its pictures."""
     # Before anything is paid for: a folder that cannot be made would be a pity afterwards.
     await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
     handle = await fates.submit(session, request, webhook=webhook)
     return await finish(handle, session=session, out=out, timeout=timeout)
 
 
-async def finish(handle: TaskHandle, *, session: Session, out: Path | None, timeout: float | None) -> tuple[str, ...]:
-    """Wait for a task; then the files of its pictures, or their links when they are not to be saved.
+async def finish(handle: TaskHandle, *, session: Session, out: Path | None, timeout: float | None) -> "Done":
+    """Wait for a task, and save its pictures if that is wanted.
 
     Args:
         handle: The task.
 
         session: Where it was submitted.
 
-        out: Where to save.
+        out: Where to save, or `None`.
 
         timeout: Seconds; `None` for the policy's.
     """
     info = await handle.wait(timeout=UNSET if timeout is None else timeout)
     if out is None:
-        return tuple(image.url for image in info.images)
+        return Done(info=info)
     with _paid(info):
-        return tuple(map(str, await session.save(info, out)))
+        return Done(info=info, files=tuple(map(str, await session.save(info, out))))
 
 
 @contextmanager
@@ -124,6 +139,23 @@ def cost(info: TaskInfo) -> str:
     if info.usage is None:
         return ""
     return f"{info.usage.consume:,} points ({info.usage.usd:.4f} USD)"
+
+
+def record(done: Done) -> dict[str, Any]:
+    """What came of a task, for machines; `null` is what the service did not say, or put inside its answer."""
+    info = done.info
+    times = {name: getattr(info, name) for name in ("created_at", "started_at", "ended_at")}
+    return {
+        "task_id": info.task_id,
+        "status": info.status,
+        "model": info.model,
+        "task_type": info.task_type,
+        **{name: time and time.isoformat() for name, time in times.items()},
+        "points": info.usage and info.usage.consume,
+        "usd": info.usage and info.usage.usd,
+        "images": [None if image.is_inline else image.url for image in info.images],
+        "files": done.files,
+    }
 
 
 def _when(moment: datetime | None) -> str:

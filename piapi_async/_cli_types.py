@@ -1,15 +1,33 @@
 """What the words of the command line mean, beyond click's own types: functions for `type=`."""
 
 import math
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from piapi_async._checks import is_http_url
 from piapi_async._media import is_data_uri
 from piapi_async.flux import DEV, DEV_ADVANCED, SCHNELL, ControlNet, ImageSource, LoRA
 
-_MODELS = {name.removeprefix("Qubico/flux1-"): name for name in (SCHNELL, DEV, DEV_ADVANCED)}
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+MODELS = {name.removeprefix("Qubico/flux1-"): name for name in (SCHNELL, DEV, DEV_ADVANCED)}
+
+
+def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What the shell knows of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def among(names: Collection[str]) -> Complete:
+    """The names that begin so."""
+
+    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+    return complete
 
 
 def image(value: str) -> ImageSource:
@@ -23,11 +41,11 @@ def image(value: str) -> ImageSource:
 
 def model(value: str) -> str:
     """A Flux model, with or without its family's name."""
-    if value in _MODELS.values():
+    if value in MODELS.values():
         return value
-    if value not in _MODELS:
-        raise click.BadParameter(f"{value!r} is not one of {', '.join(_MODELS)}")
-    return _MODELS[value]
+    if value not in MODELS:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(MODELS)}")
+    return MODELS[value]
 
 
 def number(value: str) -> float:

@@ -20,7 +20,7 @@ from piapi_async._cli_program import Program
 from piapi_async._cli_run import Setting, run
 from piapi_async._cli_screen import Board
 from piapi_async._cli_session import ask, attend, need_pillow
-from piapi_async._cli_task import as_json, build, finish, summary
+from piapi_async._cli_task import Done, as_json, build, finish, summary
 from piapi_async.flux import CONTROL_TYPES, LORA_TYPES
 from piapi_async.session import Session
 
@@ -76,10 +76,10 @@ def demo(setting: Setting, /, *, photo: Path | None, out: Path, seed: int) -> No
 
 
 @program.command(epilog=_NAMES)
-@click.argument("image", type=types.image)
-@click.argument("prompt")
-@click.option("--model", type=types.model, metavar="NAME", help="schnell, dev or dev-advanced.  [default: what fits]")
-@click.option("--lora", type=types.lora, metavar="NAME[:STRENGTH]", help="Apply a LoRA.")
+@options.image
+@options.prompt
+@options.model
+@options.lora
 @click.option("--control", type=types.control, metavar="TYPE:IMAGE", help="Steer by a picture, e.g. canny:edges.png.")
 @click.option("--negative-prompt", metavar="TEXT", help="What the result should not show.")
 @click.option("--denoise", type=types.number, metavar="NUMBER", help="How far to leave IMAGE behind: above 0, up to 1.")
@@ -116,15 +116,16 @@ def get(setting: Setting, /, *, task_id: str, is_raw: bool) -> None:
 @_task_id
 @options.out(None, about="Save the pictures here; without it their links are printed.")
 @options.timeout
+@options.as_json
 @options.setting
-def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float | None) -> None:
+def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float | None, is_json: bool) -> None:
     """Wait until the task ID is over, and print its pictures. This is free."""
 
-    async def work(session: Session, fates: Fates) -> tuple[str, ...]:
+    async def work(session: Session, fates: Fates) -> Done:
         fates.know(task_id)
         return await finish(session.task(task_id), session=session, out=out, timeout=timeout)
 
-    click.echo("\n".join(attend(work, setting=setting)))
+    options.report(attend(work, setting=setting), is_json=is_json)
 
 
 @task.command()

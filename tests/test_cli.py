@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,6 +210,28 @@ class TestImg2Img:
         assert Path(result.stdout.strip()).exists()
         assert not ground.emulator.tasks
 
+    def test_each_on_an_emulator_of_its_own(self, ground: Ground) -> None:
+        """Two commands on the emulator leave two pictures, neither in the other's place."""
+        paths = [ground("img2img", CAT, "a bear", "--emulator").stdout for _ in range(2)]
+        assert len(set(paths)) == 2
+
+    def test_json(self, ground: Ground) -> None:
+        """--json prints one line with all there is to tell: ids, times, cost, links and files."""
+        result = ground("img2img", CAT, "a bear", "--json", "--batch-size", "2")
+        (only,) = result.stdout.splitlines()
+        told = json.loads(only)
+        assert (told["task_id"], told["status"], told["points"]) == (ground.task.task_id, "completed", 30000)
+        assert (told["model"], told["task_type"], told["usd"]) == ("Qubico/flux1-schnell", "img2img", 0.003)
+        assert [Path(file).read_bytes()[:8] for file in told["files"]] == [PNG, PNG]
+        assert all(link.startswith(ground.emulator.url) for link in told["images"])
+        assert told["created_at"] < told["started_at"] < told["ended_at"]
+
+    def test_spend_limit(self, ground: Ground) -> None:
+        """--max-spend refuses what may cost more, before anything is submitted."""
+        result = ground("img2img", CAT, "a bear", "--model", "dev", "--max-spend", "0.01")
+        assert (result.exit_code, ground.emulator.tasks) == (1, {})
+        assert "costs about 0.0150 USD" in line(result)
+
     def test_no_pillow(self, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
         """--emulator without Pillow says how to get it."""
         monkeypatch.setitem(sys.modules, "PIL.Image", None)
@@ -264,8 +288,8 @@ def line_with(text: str, word: str) -> str:
         (["nope"], "No such command 'nope'; see 'piapi-async --help'"),
         (["img2img"], "Missing argument 'IMAGE'; see 'piapi-async img2img --help'"),
         (["img2img", "nope.png", "x"], "'nope.png' is neither a file nor an http(s) URL"),
-        (["img2img", CAT, " "], "prompt must be a text that is not blank, got ' '"),
-        (["img2img", CAT, "x", "--denoise", "7"], "denoise must be a finite number > 0 and <= 1, got 7.0"),
+        (["img2img", CAT, " "], "error: PROMPT must be a text that is not blank, got ' '"),
+        (["img2img", CAT, "x", "--denoise", "7"], "error: --denoise must be a finite number > 0 and <= 1, got 7.0"),
         (["img2img", CAT, "x", "--denoise", "much"], "'much' is not a number"),
         (["img2img", CAT, "x", "--model", "sdxl"], "'sdxl' is not one of schnell, dev, dev-advanced"),
         (["img2img", CAT, "x", "--lora", ":1"], "':1' names no LoRA"),
@@ -380,6 +404,12 @@ class TestTask:
         result = ground("task", "wait", task_id, "--out", "pictures")
         assert result.stdout == f"pictures/{task_id}.png\n"
         assert Path(result.stdout.strip()).exists()
+
+    def test_wait_json(self, ground: Ground) -> None:
+        """`wait --json` tells the links, and that nothing was saved."""
+        task_id = ground.submitted()
+        told = json.loads(ground("task", "wait", task_id, "--json").stdout)
+        assert (told["task_id"], told["files"], len(told["images"])) == (task_id, None, 1)
 
     def test_wait_times_out(self, ground: Ground) -> None:
         """At the time limit the line says which command goes on watching."""
@@ -683,3 +713,49 @@ def test_account_prints_what_the_service_tells(ground: Ground) -> None:
 def test_an_account_that_tells_nothing_prints_nothing() -> None:
     """What the service does not say is left out."""
     assert balance(Account()) == ""
+
+
+def test_account_for_machines(ground: Ground) -> None:
+    """`account --json` prints the facts under the names that `Account` has for them."""
+    told = json.loads(ground("account", "--json").stdout)
+    assert told.keys() == {
+        "plan",
+        "balance_usd",
+        "points_remaining",
+        "points_frozen",
+        "points_used",
+        "max_concurrent_tasks",
+    }
+    assert told["plan"] == "pro"
+
+
+def test_account_of_an_emulator() -> None:
+    """`account --emulator` needs no key."""
+    result = CliRunner().invoke(program, ["account", "--emulator"])
+    assert (result.exit_code, result.stdout.split()[0]) == (0, "plan")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["img"], ["plain,img2img"]),
+        (["img2img", "cat"], ["file,cat"]),
+        (["img2img", "--model", ""], ["plain,schnell", "plain,dev", "plain,dev-advanced"]),
+        (["txt2img", "--lora", "mj"], ["plain,mjv6"]),
+    ],
+)
+def test_the_shell_completes(words: list[str], offered: list[str]) -> None:
+    """Commands, files, models and LoRAs are completed by the shell, as the README sets it up."""
+    asked = {
+        "COMP_WORDS": " ".join(["piapi-async", *words]),
+        "COMP_CWORD": str(len(words)),
+        "_PIAPI_ASYNC_COMPLETE": "bash_complete",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "piapi_async"],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == offered
