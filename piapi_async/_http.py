@@ -1,6 +1,7 @@
 """The only door to the network: aiohttp behind one `send`, its errors turned into ours."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
@@ -96,6 +97,7 @@ class Transport:
     def __init__(self, *, http: aiohttp.ClientSession | None, timeout: aiohttp.ClientTimeout) -> None:
         self._borrowed = http
         self._timeout = timeout
+        self._brief = _brief(timeout)
         self._own: dict[asyncio.AbstractEventLoop, _Open] = {}
         self._closed = False
         self._slots = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
@@ -149,10 +151,9 @@ class Transport:
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,
-                timeout=self._timeout,
+                timeout=self._brief if body is None else self._timeout,
             ) as response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(status=response.status, headers=headers, body=await _read(response))
+                return Answer(status=response.status, headers=response.headers, body=await _read(response))
 
     @asynccontextmanager
     async def download(self, url: str) -> AsyncIterator["Download"]:
@@ -189,6 +190,14 @@ class Transport:
         self._own = {loop: opened for loop, opened in self._own.items() if not loop.is_closed()}
 
 
+def _brief(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    """The limits of a request whose answer is short: one timer, where silence and slowness have one each."""
+    if not (timeout.sock_connect and timeout.sock_read):
+        return timeout
+    total = min(timeout.total or math.inf, timeout.sock_connect + timeout.sock_read)
+    return aiohttp.ClientTimeout(total=total, connect=timeout.connect, sock_connect=timeout.sock_connect)
+
+
 async def _lifeline() -> AsyncGenerator[aiohttp.ClientSession, None]:
     """A client session that its event loop closes.
 
@@ -213,6 +222,8 @@ def user_agent() -> str:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
+    if "Content-Encoding" not in response.headers and (response.content_length or math.inf) <= ANSWER_MAX:
+        return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

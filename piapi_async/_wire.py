@@ -70,7 +70,7 @@ class Call:
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """The parts of one HTTP answer; header names are in lower case."""
+    """The parts of one HTTP answer; header names are in lower case, or found in any case."""
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -141,7 +141,7 @@ def decode_task(answer: Answer, *, now: float, secrets: Collection[str] = ()) ->
     task = _task_object(payload, refused=_refusal(answer, payload) is not None)
     if task is not None:
         with suppress(RecursionError):  # nested so deep that it can be read, but not kept
-            return parse_task(task)
+            return parse_task(task, body=answer.body, is_enveloped=task is not payload)
     check(answer, now=now, secrets=secrets)
     raise _unexpected(answer, secrets=secrets)
 
@@ -198,7 +198,7 @@ def _error(status: int, *, answer: Answer, payload: object, now: float, secrets:
         code=_code(payload),
         message=message,
         body=body,
-        headers={name: _redact(text, secrets=secrets) for name, text in answer.headers.items()},
+        headers={name.lower(): _redact(text, secrets=secrets) for name, text in answer.headers.items()},
         **extras,
     )
 
@@ -282,8 +282,16 @@ def _id(task: Mapping[str, Any]) -> str:
     return str(task_id) if is_number else _text(task_id)
 
 
-def parse_task(task: Mapping[str, Any]) -> TaskInfo:
-    """A task object, as it stands in `data` of an answer or a webhook delivery, as a `TaskInfo`."""
+def parse_task(task: Mapping[str, Any], *, body: bytes | None = None, is_enveloped: bool = False) -> TaskInfo:
+    """A task object, as it stands in `data` of an answer or a webhook delivery, as a `TaskInfo`.
+
+    Args:
+        task: The task.
+
+        body: The JSON text that it was read from, which is kept as it is; without it the task is spelt anew.
+
+        is_enveloped: Whether it is inside `data` there.
+    """
     modern = _modern(task)
     meta = _mapping(modern.get("meta"))
     return TaskInfo(
@@ -299,7 +307,8 @@ def parse_task(task: Mapping[str, Any]) -> TaskInfo:
         ended_at=parse_time(meta.get("ended_at")) or parse_time(meta.get("completed_at")),
         error=_fault(modern.get("error")),
         logs=_logs(modern.get("logs")),
-        raw=task,
+        raw=task if body is None else body,
+        is_enveloped=is_enveloped,
     )
 
 
@@ -334,10 +343,14 @@ def parse_time(value: object) -> datetime | None:
 
 
 def _in_utc(time: datetime) -> datetime:
+    if time.tzinfo is UTC:
+        return time
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _images(output: Mapping[str, Any]) -> tuple[Image, ...]:
+    if not output:
+        return ()
     several = output.get("image_urls")
     urls = [output.get("image_url"), *(several if isinstance(several, list) else ())]
     found = dict.fromkeys(url.strip() for url in urls if isinstance(url, str) and url.strip())

@@ -191,7 +191,7 @@ class TaskFault:
 
 def _packed(raw: Mapping[str, Any] | bytes) -> bytes:
     """A task as JSON text: decoded it takes ten times the room, and ten thousand of them wait at once."""
-    return raw if isinstance(raw, bytes) else json.dumps(dict(raw), separators=(",", ":")).encode()
+    return raw if isinstance(raw, bytes) else json.dumps(dict(raw)).encode()
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -237,11 +237,13 @@ class TaskInfo:
     error: TaskFault | None = None
     logs: tuple[str, ...] = ()
     _json: bytes = attrs.field(default=b"{}", eq=False, alias="raw", converter=_packed)
+    _is_enveloped: bool = attrs.field(default=False, eq=False)
 
     @property
     def raw(self) -> dict[str, Any]:
         """The task as the service sent it, untouched. It holds the webhook secret, if there is one."""
-        task: dict[str, Any] = json.loads(self._json)
+        kept: dict[str, Any] = json.loads(self._json)
+        task: dict[str, Any] = kept["data"] if self._is_enveloped else kept
         return task
 
     @property
