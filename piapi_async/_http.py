@@ -151,7 +151,7 @@ class Transport:
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,
-                timeout=self._brief if body is None else self._timeout,
+                timeout=self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout,
             ) as response:
                 return Answer(status=response.status, headers=response.headers, body=await _read(response))
 
@@ -191,7 +191,7 @@ class Transport:
 
 
 def _brief(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
-    """The limits of a request whose answer is short: one timer, where silence and slowness have one each."""
+    """The limits of a request that is short, as is its answer: one timer, where silence and slowness have one each."""
     if not (timeout.sock_connect and timeout.sock_read):
         return timeout
     total = min(timeout.total or math.inf, timeout.sock_connect + timeout.sock_read)
