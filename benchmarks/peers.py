@@ -48,11 +48,11 @@ def run(name: str, *, tasks: int, seconds: float) -> dict[str, float]:
 
 def figures(client: dict[str, Any], server: dict[str, Any], *, tasks: int) -> dict[str, float]:
     """What one run showed."""
-    late = sorted(told - server["ends"][task_id] for task_id, told in client["told"].items()) or [float("nan")]
+    late = sorted(told - server[task_id][0] for task_id, told in client["told"].items()) or [float("nan")]
     return {
         "completed": len(client["told"]),
-        "submitted": len(server["ends"]),
-        "looks": server["looks"] / tasks,
+        "submitted": len(server) - 1,
+        "looks": sum(looks for _, looks in list(server.values())[1:]) / tasks,
         "late": statistics.fmean(late),
         "p95": late[int(0.95 * len(late))],
         "cpu": 1000 * client["cpu"] / tasks,

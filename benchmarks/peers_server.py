@@ -30,6 +30,7 @@ class Task:
     task_id: str
     begun: float
     ends: float
+    looks: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -38,12 +39,11 @@ class Task:
 
 
 class Service:
-    """The tasks, and how often the server was asked."""
+    """The tasks."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.tasks: dict[str, Task] = {}
-        self.looks = 0
 
     def accept(self) -> Task:
         """A new task."""
@@ -55,8 +55,9 @@ class Service:
 
     def look(self, task_id: str) -> Task:
         """A task that somebody asks for."""
-        self.looks += 1
-        return self.tasks[task_id]
+        task = self.tasks[task_id]
+        task.looks += 1
+        return task
 
 
 Show = Callable[[Service, Task], dict[str, Any]]
@@ -179,7 +180,7 @@ def application(service: Service) -> web.Application:
 
 
 async def main() -> None:
-    """Serve until the input is closed; then tell when each task ended, and how many looks there were."""
+    """Serve until the input is closed; then tell of each task when it ended, and how often it was looked at."""
     service = Service("")
     runner = web.AppRunner(application(service), access_log=None)
     await runner.setup()
@@ -188,8 +189,7 @@ async def main() -> None:
     service.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     print(service.url, flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    ends = {task.task_id: task.ends for task in service.tasks.values()}
-    print(json.dumps({"ends": ends, "looks": service.looks}), flush=True)
+    print(json.dumps({task.task_id: (task.ends, task.looks) for task in service.tasks.values()}), flush=True)
 
 
 if __name__ == "__main__":
