@@ -21,6 +21,7 @@ from piapi_async.flux import (
 )
 from piapi_async.handle import TaskHandle
 from piapi_async.limits import Governor
+from piapi_async.picture import Picture
 from piapi_async.polling import Backoff, Polling
 from piapi_async.retry import RetryPolicy
 from piapi_async.session import Session
@@ -40,6 +41,7 @@ __all__ = [
     "Kontext",
     "LoRA",
     "PiAPIError",
+    "Picture",
     "Polling",
     "ReduxVariation",
     "RetryPolicy",

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
@@ -63,19 +63,14 @@ class Download:
     url: str
     response: aiohttp.ClientResponse
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece.
+    async def read(self) -> bytes:
+        """The next piece of the body, empty at its end.
 
         Raises:
             TransportError: It broke off.
         """
-        pieces = self.response.content.iter_chunked(4 * _CHUNK)
-        while True:
-            with _translated(self.url, body=None):
-                piece = await anext(pieces, b"")
-            if not piece:
-                return
-            yield piece
+        with _translated(self.url, body=None):
+            return await self.response.content.read(4 * _CHUNK)
 
 
 @attrs.define
@@ -156,8 +151,13 @@ class Transport:
                 return Answer(status=response.status, headers=response.headers, body=await _read(response))
 
     @asynccontextmanager
-    async def download(self, url: str) -> AsyncIterator["Download"]:
+    async def download(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator["Download"]:
         """Open a result's URL, without the API key.
+
+        Args:
+            url: Where it is.
+
+            headers: What is asked for beyond it: a range, say.
 
         Raises:
             TransportError: No answer came.
@@ -165,7 +165,9 @@ class Transport:
         async with self._downloads.get():
             session = await self._session()
             with _translated(url, body=None):
-                response = await session.get(url, max_redirects=5, raise_for_status=False, timeout=self._timeout)
+                response = await session.get(
+                    url, headers=headers, max_redirects=5, raise_for_status=False, timeout=self._timeout
+                )
             try:
                 yield Download(url, response)
             finally:

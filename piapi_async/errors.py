@@ -37,6 +37,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from piapi_async.handle import TaskHandle
     from piapi_async.task import Submittable, TaskInfo
 
@@ -78,10 +80,12 @@ class PiAPIError(Exception):
         safe_to_resubmit: `True` when the server certainly holds no task from this call, so that submitting the same
             request again cannot pay twice. `False` when a task exists, or may exist.
         task_id: The task that this is about, once there is one; `session.task(task_id)` finds it again.
+        saved: The files that `Session.save` had written all the same; empty elsewhere.
     """
 
     safe_to_resubmit: bool = False
     task_id: str | None = None
+    saved: "tuple[Path, ...]" = ()
 
 
 class ConfigurationError(PiAPIError, ValueError):
@@ -264,7 +268,7 @@ class SpendLimitError(PiAPIError):
 
 
 class OutputError(PiAPIError):
-    """A finished picture could not be fetched: expired, not an image, cut short, or too large.
+    """A finished picture could not be fetched: expired, not an image, broken, cut short, or too large.
 
     The task itself is done and paid for; submitting it again pays again.
 

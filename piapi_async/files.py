@@ -1,31 +1,53 @@
-"""Finished pictures out: streamed to a temporary name, checked, and renamed, so that a final name is always whole."""
+"""Finished pictures out: fetched under a hidden name, examined, and renamed, so that a final name is always whole."""
 
 import asyncio
 import hashlib
+import io
+import mmap
 import os
-import re
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from piapi_async import _checks, _media, errors
-from piapi_async._http import Download, Transport
-from piapi_async.task import Image
+import attrs
+
+from piapi_async import _checks, _disk, _media, _pillow, _sidecar, _structure, errors, events
+from piapi_async._arrival import Arrival, shown
+from piapi_async._http import Transport
+from piapi_async._loop import PerLoop
+from piapi_async._naming import Naming, safe_name
+from piapi_async.picture import Picture
+from piapi_async.task import Image, Submittable, TaskInfo
 
 OUTPUT_MAX = 100 * 2**20
-"""The largest finished picture that is written to disk, in bytes."""
+"""The largest finished picture that is taken, in bytes."""
 
-# Without the names that Windows keeps for devices, with or without an ending.
-_SAFE_NAME = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+PIXELS_MAX_OUT = 178_956_970
+"""The most pixels that a finished picture may have: where Pillow, too, speaks of a decompression bomb."""
+
+EXAMINERS = 2
+"""Pictures that are decoded at once, to be checked: each may take four bytes of memory a pixel."""
 
 
-def safe_name(name: str) -> str:
-    """A name for a file, from a text that a server chose: no separators, no leading dot, at most 100 characters."""
-    if _SAFE_NAME.fullmatch(name):
-        return name
-    return "file-" + hashlib.sha256(name.encode(errors="replace")).hexdigest()[:16]
+@attrs.frozen(kw_only=True)
+class Findings:
+    """What the examination of a picture showed."""
+
+    media_type: str
+    size: int
+    sha256: str
+    width: int | None
+    height: int | None
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """A picture on disk."""
+
+    image: Image
+    path: Path
+    findings: Findings
 
 
 def is_directory(to: str | Path) -> bool:
@@ -40,85 +62,121 @@ def name_of(image: Image) -> str:
     return safe_name(Path(unquote(urlsplit(image.url).path)).stem)
 
 
-async def fetch_to(
-    image: Image, *, directory: Path, name: str, transport: Transport, overwrite: bool, suffix: bool
-) -> Path:
-    """Bring a finished picture to disk, whole or not at all.
+class Downloads:
+    """The way of finished pictures, from the result host to where they are wanted.
 
     Args:
-        image: What to fetch.
-
-        directory: Where to; made if missing.
-
-        name: The file's name.
-
         transport: The way to the result host.
 
-        overwrite: Whether an existing file may be replaced.
+        repeat: Makes attempts until one succeeds, or no more are to be made.
 
-        suffix: Whether to add the ending that the picture's content calls for.
-
-    Raises:
-        FileExistsError: The file exists and may not be replaced.
-        OSError: The disk refuses.
-        OutputError: What came is no picture, too large, or gone.
-        TransportError: The way to the result host broke.
+        announce: Takes an event for every picture on disk.
     """
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    if not (suffix or overwrite):
-        _refuse_existing(directory / name)
-    temporary = directory / f".{secrets.token_hex(8)}.part"
-    try:
-        async with aclosing(_pieces(image, transport=transport)) as pieces:
-            media_type = await _fill(temporary, pieces, url=image.url)
-        path = directory / (name + _media.MEDIA_TYPES[media_type] if suffix else name)
-        await asyncio.to_thread(_publish, temporary, path, overwrite=overwrite)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    return path
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        repeat: Callable[[Callable[[], Awaitable[Findings]]], Awaitable[Findings]],
+        announce: events.Announcer,
+    ) -> None:
+        self._transport = transport
+        self._repeat = repeat
+        self._announce = announce
+        self._examiners = PerLoop(lambda: asyncio.Semaphore(EXAMINERS))
+
+    async def to_memory(self, image: Image) -> Picture:
+        """A picture's bytes, whole. The errors are those of `to_file`, but for the disk's."""
+        file = io.BytesIO()
+        findings = await self._arrive(image, file)
+        return Picture(file.getvalue(), media_type=findings.media_type, url=image.url)
+
+    async def to_file(self, image: Image, path: Path, *, overwrite: bool, suffix: bool) -> Kept:
+        """Bring a finished picture to disk, whole or not at all.
+
+        Args:
+            image: What to fetch.
+
+            path: Where to; its directory is made if missing.
+
+            overwrite: Whether an existing file may be replaced.
+
+            suffix: Whether to add the ending that the picture's content calls for.
+
+        Raises:
+            FileExistsError: The file exists and may not be replaced.
+            OSError: The disk refuses.
+            OutputError: What came is no picture, broken, too large, or gone.
+            TransportError: The way to the result host broke.
+        """
+        await asyncio.to_thread(_make, {path.parent})
+        if not (suffix or overwrite):
+            _disk.refuse_existing(path)
+        return await self._keep(image, path, overwrite=overwrite, suffix=suffix)
+
+    async def _keep(self, image: Image, path: Path, *, overwrite: bool, suffix: bool) -> Kept:
+        with _disk.naming(path), _disk.temporary(path.parent) as (part, file):
+            findings = await self._arrive(image, file)
+            file.close()
+            if suffix:
+                path = path.with_name(path.name + _media.MEDIA_TYPES[findings.media_type])
+            await asyncio.to_thread(_disk.publish, part, path, overwrite=overwrite)
+        self._announce(events.Saved(image=image, path=str(path)))
+        return Kept(image=image, path=path, findings=findings)
+
+    async def of_task(
+        self, info: TaskInfo, directory: Path, *, naming: Naming, sidecar: bool, request: Submittable | None
+    ) -> tuple[Path, ...]:
+        """Bring all pictures of a task to disk, all at once; the arguments and errors are those of `Session.save`."""
+        asked = _sidecar.asked(request) if sidecar and request is not None else None
+        paths = [directory / path for path in naming.paths(info, count=len(info.images))]
+        await asyncio.to_thread(_make, {path.parent for path in paths})
+        doing = [self._keep(*one, overwrite=True, suffix=True) for one in zip(info.images, paths, strict=True)]
+        ends = await asyncio.gather(*doing, return_exceptions=True)
+        kept = [end for end in ends if isinstance(end, Kept)]
+        for failure in ends:
+            if isinstance(failure, BaseException):
+                raise _with_saved(failure, kept, info=info)
+        if sidecar:
+            path = directory / naming.sidecar(info)
+            content = _sidecar.record(info, entries=_entries(kept, beside=path), request=asked)
+            await asyncio.to_thread(_disk.write, path, content, overwrite=True)
+        return tuple(one.path for one in kept)
+
+    async def _arrive(self, image: Image, file: BinaryIO) -> Findings:
+        arrival = Arrival(image.url, file, OUTPUT_MAX)
+        if image.is_inline:
+            await arrival.add(await asyncio.to_thread(_decoded, image.url))
+            return await self._examine(arrival)
+        if not _checks.is_http_url(image.url):
+            raise errors.OutputError(f"the result's URL {shown(image.url)} is no http(s) URL", url=image.url)
+
+        async def attempt() -> Findings:
+            await arrival.receive(self._transport)
+            try:
+                return await self._examine(arrival)
+            except errors.OutputError as error:
+                if not arrival.is_pieced:
+                    raise
+                await arrival.clear()
+                raise errors.TransportError(f"{error}; it came in pieces that do not fit") from error
+
+        return await self._repeat(attempt)
+
+    async def _examine(self, arrival: Arrival) -> Findings:
+        media_type = arrival.media_type()
+        async with self._examiners.get():
+            try:
+                return await asyncio.to_thread(_findings, arrival.file, media_type)
+            except ValueError as error:
+                raise errors.OutputError(
+                    f"{shown(arrival.url)} gave {arrival.size} bytes of a broken {media_type}: {error}", url=arrival.url
+                ) from error
 
 
-async def _fill(path: Path, pieces: AsyncIterator[bytes], *, url: str) -> str:
-    """Write what comes to a new file, within bounds, and tell what kind of picture it is."""
-    size, head = 0, b""
-    with path.open("xb") as file:
-        async for piece in pieces:
-            size += len(piece)
-            head = head if len(head) >= _media.SNIFF_BYTES else head + piece[: _media.SNIFF_BYTES]
-            if size > OUTPUT_MAX:
-                raise errors.OutputError(f"{_shown(url)} is larger than {OUTPUT_MAX} bytes", url=url)
-            await asyncio.to_thread(file.write, piece)
-    media_type = _media.sniff(head)
-    if media_type is None:
-        raise errors.OutputError(
-            f"{_shown(url)} gave {size} bytes that are no picture; a result link dies after 3 days", url=url
-        )
-    return media_type
-
-
-def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        _refuse_existing(path)
-    temporary.replace(path)
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise FileExistsError(f"{str(path)!r} exists; pass overwrite=True to replace it")
-
-
-async def _pieces(image: Image, *, transport: Transport) -> AsyncGenerator[bytes, None]:
-    if image.is_inline:
-        yield await asyncio.to_thread(_decoded, image.url)
-        return
-    if not _checks.is_http_url(image.url):
-        raise errors.OutputError(f"the result's URL {_shown(image.url)} is no http(s) URL", url=image.url)
-    async with transport.download(image.url) as download:
-        _check_status(download)
-        async for piece in download.chunks():
-            yield piece
+def _make(directories: Iterable[Path]) -> None:
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _decoded(url: str) -> bytes:
@@ -128,15 +186,41 @@ def _decoded(url: str) -> bytes:
         raise errors.OutputError(f"the picture inside the answer is broken: {error}", url=url) from error
 
 
-def _check_status(download: Download) -> None:
-    status = download.response.status
-    if status in (429, 408) or status >= 500:  # noqa: PLR2004 - statuses that pass
-        raise errors.TransportError(f"the result host answered {status} for {_shown(download.url)}")
-    if status != 200:  # noqa: PLR2004 - OK
-        raise errors.OutputError(
-            f"{_shown(download.url)} answered {status}; a result link dies after 3 days", url=download.url
+def _findings(file: BinaryIO, media_type: str) -> Findings:
+    data = _view(file)
+    fault = _structure.fault(data, media_type=media_type, pixels_max=PIXELS_MAX_OUT)
+    if fault is not None:
+        raise ValueError(fault)
+    _pillow.verify(file, media_type=media_type, pixels_max=PIXELS_MAX_OUT)
+    width, height = _structure.dimensions(data) or (None, None)
+    digest = hashlib.sha256(data).hexdigest()
+    return Findings(media_type=media_type, size=len(data), sha256=digest, width=width, height=height)
+
+
+def _view(file: BinaryIO) -> memoryview:
+    """The bytes of a file, without a copy of them."""
+    file.flush()
+    if isinstance(file, io.BytesIO):
+        return memoryview(file.getvalue())
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _with_saved(failure: BaseException, kept: Sequence[Kept], *, info: TaskInfo) -> BaseException:
+    """A failure that tells what was saved all the same."""
+    saved = tuple(one.path for one in kept)
+    if isinstance(failure, errors.PiAPIError):
+        failure.saved, failure.task_id = saved, info.task_id
+    if saved:
+        failure.add_note(f"saved all the same: {', '.join(map(str, saved))}")
+    return failure
+
+
+def _entries(kept: Sequence[Kept], *, beside: Path) -> list[_sidecar.Entry]:
+    return [
+        _sidecar.Entry(
+            file=Path(os.path.relpath(one.path, beside.parent)).as_posix(),
+            url=one.image.url,
+            **attrs.asdict(one.findings),
         )
-
-
-def _shown(url: str) -> str:
-    return _checks.short(url)
+        for one in kept
+    ]

@@ -3,13 +3,14 @@
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
-from piapi_async import _arguments, _checks, _sources, errors, events, files
+from piapi_async import _arguments, _checks, _naming, _sources, errors, events, files
 from piapi_async._api import Api, OnCancel
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
@@ -17,6 +18,7 @@ from piapi_async._http import DEFAULT_TIMEOUT, Transport
 from piapi_async.account import Account
 from piapi_async.handle import TaskHandle, wait_limit
 from piapi_async.limits import Governor
+from piapi_async.picture import Picture
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 from piapi_async.retry import RetryPolicy
@@ -103,6 +105,11 @@ class Session:
             clock=Clock(),
             on_cancel=_arguments.on_cancel(on_cancel),
             announce=events.Announcer(observers),
+        )
+        self._downloads = files.Downloads(
+            transport=self._transport,
+            repeat=partial(self._api.repeat, on=(errors.TransportError,), action="download"),
+            announce=self._api.announce,
         )
 
     async def submit(self, request: Submittable, *, webhook: WebhookConfig | None = None) -> TaskHandle:
@@ -222,16 +229,35 @@ class Session:
         Raises:
             FileExistsError: The file exists and may not be replaced.
             OSError: The disk refuses.
-            OutputError: What came is no picture, too large, or gone: results live three days.
+            OutputError: What came is no picture, broken, too large, or gone: results live three days.
             TransportError: The result host could not be reached, or broke off, after all retries.
         """
         image, path = Image(image) if isinstance(image, str) else image, Path(to)
-        if files.is_directory(to):
-            return await self._fetch(image, directory=path, name=files.name_of(image), overwrite=overwrite, suffix=True)
-        return await self._fetch(image, directory=path.parent, name=path.name, overwrite=overwrite, suffix=False)
+        into = files.is_directory(to)
+        path = path / files.name_of(image) if into else path
+        return (await self._downloads.to_file(image, path, overwrite=overwrite, suffix=into)).path
 
-    async def save(self, info: TaskInfo, directory: str | Path) -> tuple[Path, ...]:
-        """Bring all pictures of a completed task to disk, named by the task's id.
+    async def fetch(self, image: Image | str) -> Picture:
+        """Bring one finished picture into memory, whole. The API key is not sent along.
+
+        Args:
+            image: The picture, or its URL.
+
+        Raises:
+            OutputError, TransportError: As for `download`.
+        """
+        return await self._downloads.to_memory(Image(image) if isinstance(image, str) else image)
+
+    async def save(
+        self,
+        info: TaskInfo,
+        directory: str | Path,
+        *,
+        name: str | None = None,
+        sidecar: bool = False,
+        request: Submittable | None = None,
+    ) -> tuple[Path, ...]:
+        """Bring all pictures of a completed task to disk, all at once, by default named by the task's id.
 
         Files are whole or not there; saving again replaces them. One that fails does not keep the others.
 
@@ -240,29 +266,32 @@ class Session:
 
             directory: Where to; made if missing.
 
+            name: How to name the pictures: a text with `{task_id}`, `{model}`, `{task_type}`, `{n}` (the picture's
+                number, from 1), `{date}` and `{time}` (when the task was made, UTC, as `2026-11-24` and `142530`), each
+                with a format if need be (`{n:03}`). A `/` makes a folder. The content gives the ending. Pictures that
+                would have the same name are numbered: `-1`, `-2`…
+
+            sidecar: Whether to write a JSON file beside them, once all are there: the task, its times and cost, the
+                pictures with their digests, and what was asked. It is named as the first picture would be if it were
+                the only one, with the ending `.json`.
+
+            request: What was asked, for the side-car; without it the service's echo stands there, as an echo.
+
         Returns:
-            The files, in the order of `info.images`.
+            The pictures' files, in the order of `info.images`.
 
         Raises:
             NoOutputError: The task has no pictures.
-            OSError, OutputError, TransportError: As for `download`.
+            ValueError: `name` names something else, or leads out of the directory; nothing was fetched.
+            OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
+                the `saved` of those that are a `PiAPIError`, tell what was saved all the same.
         """
+        naming = _naming.naming(name)
+        if request is not None:
+            _arguments.submit(request, webhook=None)
         if not info.images:
             raise errors.NoOutputError(f"task {info.task_id} is {info.status} and has no pictures", info=info)
-        stem, several = files.safe_name(info.task_id), len(info.images) > 1
-        paths: list[Path] = []
-        failures: list[Exception] = []
-        for number, image in enumerate(info.images, start=1):
-            name = f"{stem}-{number}" if several else stem
-            try:
-                paths.append(
-                    await self._fetch(image, directory=Path(directory), name=name, overwrite=True, suffix=True)
-                )
-            except (errors.OutputError, errors.TransportError, OSError) as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-        return tuple(paths)
+        return await self._downloads.of_task(info, Path(directory), naming=naming, sidecar=sidecar, request=request)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; a second call does nothing. Tasks in flight go on."""
@@ -284,18 +313,3 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self._api.base_url}>"
-
-    async def _fetch(self, image: Image, *, directory: Path, name: str, overwrite: bool, suffix: bool) -> Path:
-        async def attempt() -> Path:
-            return await files.fetch_to(
-                image,
-                directory=directory,
-                name=name,
-                transport=self._transport,
-                overwrite=overwrite,
-                suffix=suffix,
-            )
-
-        path = await self._api.repeat(attempt, on=(errors.TransportError,), action="download")
-        self._api.announce(events.Saved(image=image, path=str(path)))
-        return path

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from PIL import Image as PillowImage
 from raw_server import JPEG, PNG, RawServer, answer, closing, cut, holding, stalling_after, strangers, task
 
 from piapi_async import (
@@ -30,15 +32,15 @@ from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import ConnectionLostError, NoOutputError, OutputError, TransportError
 from piapi_async.testing import EventLog
 
-PICTURES = {
-    "png": PNG,
-    "jpg": JPEG,
-    "webp": b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(24),
-    "gif": b"GIF89a" + bytes(20),
-    "bmp": b"BM" + b"\x46\x00\x00\x00" + bytes(40),
-    "tiff": b"II*\x00" + bytes(20),
-    "avif": b"\x00\x00\x00\x1cftypavif" + bytes(20),
-}
+
+def made(kind: str, **options: Any) -> bytes:
+    """A small picture of some kind."""
+    buffer = io.BytesIO()
+    PillowImage.new("RGB", (3, 2), "red").save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+PICTURES = {"png": PNG, "jpg": JPEG} | {kind: made(kind) for kind in ("webp", "gif", "bmp", "tiff", "avif")}
 
 
 def uri(data: bytes, media_type: str = "image/png") -> str:

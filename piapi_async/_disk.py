@@ -1,0 +1,87 @@
+"""Files that are whole or not there: written under a hidden name, then given their own in one step."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def temporary(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new hidden file, open for writing and reading; it is gone afterwards, unless it was published."""
+    path = directory / f".{secrets.token_hex(8)}.part"
+    file = path.open("x+b")
+    try:
+        yield path, file
+    finally:
+        # What led here is to be told, not that a full disk refuses the last bytes of a file that nobody wants.
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            path.unlink()
+
+
+def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a file that is complete its name, in one step.
+
+    Raises:
+        FileExistsError: The name is taken and may not be replaced; also when it was taken a moment ago.
+        OSError: The disk refuses.
+    """
+    if overwrite:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise _taken(path) from None
+    except (OSError, NotImplementedError):  # this file system has no hard links
+        _reserve_and_replace(temporary, path)
+
+
+def _reserve_and_replace(temporary: Path, path: Path) -> None:
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        raise _taken(path) from None
+    try:
+        temporary.replace(path)
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def refuse_existing(path: Path) -> None:
+    """Say at once what `publish` would say later.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    if path.exists():
+        raise _taken(path)
+
+
+def _taken(path: Path) -> FileExistsError:
+    return FileExistsError(f"{str(path)!r} exists; pass overwrite=True to replace it")
+
+
+def write(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write a file whole or not at all; its directory is made if missing. The errors are those of `publish`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path), temporary(path.parent) as (part, file):
+        file.write(data)
+        file.close()
+        publish(part, path, overwrite=overwrite)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` that names no file, as that of a full disk, the name of the one that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
