@@ -140,7 +140,11 @@ class Downloads:
         if sidecar:
             path = directory / naming.sidecar(info)
             content = _sidecar.record(info, entries=_entries(kept, beside=path), request=asked)
-            await asyncio.to_thread(_disk.write, path, content, overwrite=True)
+            try:
+                await asyncio.to_thread(_disk.write, path, content, overwrite=True)
+            except OSError as error:
+                _with_saved(error, kept, info=info)
+                raise
         return tuple(one.path for one in kept)
 
     async def _arrive(self, image: Image, file: BinaryIO) -> Findings:

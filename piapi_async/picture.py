@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def _sniffed(picture: "Picture") -> str:
-    return _media.sniff(picture.data[: _media.SNIFF_BYTES]) or "application/octet-stream"
+    data: object = picture.data  # not checked yet
+    known = _media.sniff(data[: _media.SNIFF_BYTES]) if isinstance(data, bytes) else None
+    return known or "application/octet-stream"
 
 
 @attrs.frozen(repr=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import PNG, RawServer, answer, cut, holding, refusing, stall, stalling_after, strangers, task
+from raw_server import PNG, RawServer, answer, closing, cut, holding, refusing, stall, stalling_after, strangers, task
 
 from piapi_async import Backoff, Governor, Image, Img2Img, Polling, RetryPolicy, Session, WaitTimeoutError, events
 from piapi_async.emulator import Constant, Emulator
@@ -246,7 +246,7 @@ async def test_cancel_during_a_download(tmp_path: Path, part: bytes) -> None:
 
 async def test_cancel_during_a_save(tmp_path: Path) -> None:
     """Cancelled at the second picture, a save keeps the first one whole and leaves nothing of the second."""
-    async with RawServer(answer(PNG), stall) as server, Session("k", base_url=server.url) as session:
+    async with RawServer(closing(answer(PNG)), stall) as server, Session("k", base_url=server.url) as session:
         urls = [f"{server.url}/{number}.png" for number in (1, 2)]
         async with RawServer(task("t", "completed", output={"image_urls": urls})) as api:
             async with Session("k", base_url=api.url) as other:
