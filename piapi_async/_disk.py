@@ -35,9 +35,7 @@ def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
         return
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        raise _taken(path) from None
-    except (OSError, NotImplementedError):  # this file system has no hard links
+    except (OSError, NotImplementedError):  # the name is taken, or this file system has no hard links
         _reserve_and_replace(temporary, path)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from PIL import Image as PillowImage
-from raw_server import RawServer, Received, answer
+from raw_server import PNG, RawServer, Received, answer
 
 from piapi_async import RetryPolicy, Session, events, files
 from piapi_async.errors import ConnectionLostError, OutputError, TransportError
@@ -175,6 +175,32 @@ async def test_rest_without_a_length_is_taken(tmp_path: Path) -> None:
     host = Host(NOISE, [100_000, None], ranged={"Content-Range": f"bytes 100000-{len(NOISE) - 1}/*"})
     assert (await fetched(host, tmp_path))[0] == NOISE
     assert sum(host.sent) == len(NOISE)
+
+
+async def test_length_told_with_the_rest_is_kept_to(tmp_path: Path) -> None:
+    """A host that told no length at first, and then gives less than the rest it names, is asked for what is missing."""
+    rest = Host(NOISE, [None], rest=NOISE[100_000:150_000])
+
+    async def chunked(_received: Received, writer: asyncio.StreamWriter) -> None:
+        head = b'HTTP/1.1 200 OK\r\nETag: "v1"\r\nTransfer-Encoding: chunked\r\n\r\n'
+        writer.write(head + b"%x\r\n" % len(NOISE) + NOISE[:100_000])
+        await writer.drain()
+        await asyncio.sleep(1)
+        writer.close()
+
+    async with RawServer(chunked, rest, Host(NOISE, [None])) as server, Session("k", base_url=server.url) as session:
+        path = await session.download(f"{server.url}/a", tmp_path)
+    assert path.read_bytes() == NOISE
+    assert ranges(server.received) == [None, "bytes=100000-", "bytes=150000-"]
+
+
+async def test_smaller_file_leaves_nothing_of_the_larger(tmp_path: Path) -> None:
+    """Where the file has become a smaller one amid a download, nothing of the larger one is left behind it."""
+    async with RawServer(Host(NOISE, [100_000]), answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        path = await session.download(f"{server.url}/a", tmp_path)
+        server.replies = [Host(NOISE, [100_000]), answer(PNG)]
+        assert (await session.fetch(f"{server.url}/a")).data == PNG
+    assert path.read_bytes() == PNG
 
 
 async def test_short_rest_is_continued(tmp_path: Path) -> None:

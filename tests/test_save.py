@@ -276,7 +276,6 @@ async def test_examining_does_not_hold_up_the_event_loop(tmp_path: Path) -> None
             watching = asyncio.ensure_future(watch())
             await session.save(done(*(f"{server.url}/{n}" for n in range(8))), tmp_path)
             watching.cancel()
-    print(f"{longest=}")
     assert longest < 0.2  # 0.05 on a machine that has nothing else to do
 
 
