@@ -316,6 +316,23 @@ async def test_cancelled_save_leaves_no_part(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.real_time
+@pytest.mark.parametrize("turns", range(0, 60, 4))
+async def test_cancel_at_any_turn_leaves_whole_files_only(tmp_path: Path, turns: int) -> None:
+    """Wherever a cancel falls, into the work of threads too: what is there is whole, and nothing else is there."""
+    async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        doing = asyncio.ensure_future(session.save(done(f"{server.url}/a", f"{server.url}/b"), tmp_path, sidecar=True))
+        for _ in range(turns):
+            await asyncio.sleep(0.0003 if turns % 8 else 0)
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)
+        await asyncio.to_thread(time.sleep, 0.02)  # a thread that could not be stopped has ended
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {"t-1.png", "t-2.png", "t.json"}
+    assert all(path.read_bytes() == PNG for path in tmp_path.glob("*.png"))
+    assert "t.json" not in names or json.loads((tmp_path / "t.json").read_text())["task_id"] == "t"
+
+
 async def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     """A file made while the picture is on its way is not replaced: the name is taken in one step with the check."""
     go = asyncio.Event()

@@ -19,6 +19,7 @@ from piapi_async import (
     Img2ImgLora,
     Kontext,
     LoRA,
+    Picture,
     Polling,
     RetryPolicy,
     Session,
@@ -86,6 +87,13 @@ async def use() -> None:
         infos = await asyncio.gather(*(session.run(request) for request in REQUESTS))
         assert_type(infos, list[TaskInfo])
         assert_type(await session.save(infos[0], "out"), tuple[Path, ...])
+        saved = await session.save(infos[0], Path("out"), name="{model}/{n:03}", sidecar=True, request=REQUESTS[0])
+        assert_type(saved, tuple[Path, ...])
+        picture = await session.fetch(infos[0].images[0])
+        assert_type(picture, Picture)
+        assert_type((picture.data, picture.suffix, picture.size_bytes), tuple[bytes, str, int])
+        assert_type((picture.width, picture.height), tuple[int | None, int | None])
+        assert_type(picture.save("a.png", overwrite=True), Path)
         assert_type(await session.download(infos[0].images[0], "a.png"), Path)
         assert_type(await session.account(), Account)
         assert_type(session.spent, float)
