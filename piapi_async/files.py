@@ -5,9 +5,9 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -28,6 +28,9 @@ PIXELS_MAX_OUT = 178_956_970
 
 EXAMINERS = 2
 """Pictures that are decoded at once, to be checked: each may take four bytes of memory a pixel."""
+
+UNDER_WAY = 64
+"""Pictures on their way to disk at once, also while they wait to be tried again: each has a file open."""
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +87,7 @@ class Downloads:
         self._repeat = repeat
         self._announce = announce
         self._examiners = PerLoop(lambda: asyncio.Semaphore(EXAMINERS))
+        self._under_way = PerLoop(lambda: asyncio.Semaphore(UNDER_WAY))
 
     async def to_memory(self, image: Image) -> Picture:
         """A picture's bytes, whole. The errors are those of `to_file`, but for the disk's."""
@@ -115,12 +119,13 @@ class Downloads:
         return await self._keep(image, path, overwrite=overwrite, suffix=suffix)
 
     async def _keep(self, image: Image, path: Path, *, overwrite: bool, suffix: bool) -> Kept:
-        with _disk.naming(path), _disk.temporary(path.parent) as (part, file):
-            findings = await self._arrive(image, file)
-            file.close()
-            if suffix:
-                path = path.with_name(path.name + _media.MEDIA_TYPES[findings.media_type])
-            await asyncio.to_thread(_disk.publish, part, path, overwrite=overwrite)
+        async with self._under_way.get():
+            with _disk.naming(path), _disk.temporary(path.parent) as (part, file):
+                findings = await self._arrive(image, file)
+                file.close()
+                if suffix:
+                    path = path.with_name(path.name + _media.MEDIA_TYPES[findings.media_type])
+                await asyncio.to_thread(_disk.publish, part, path, overwrite=overwrite)
         self._announce(events.Saved(image=image, path=str(path)))
         return Kept(image=image, path=path, findings=findings)
 
@@ -128,7 +133,7 @@ class Downloads:
         self, info: TaskInfo, directory: Path, *, naming: Naming, sidecar: bool, request: Submittable | None
     ) -> tuple[Path, ...]:
         """Bring all pictures of a task to disk, all at once; the arguments and errors are those of `Session.save`."""
-        asked = _sidecar.asked(request) if sidecar and request is not None else None
+        asked = await asyncio.to_thread(_sidecar.asked, request) if sidecar and request is not None else None
         paths = [directory / path for path in naming.paths(info, count=len(info.images))]
         await asyncio.to_thread(_make, {path.parent for path in paths})
         doing = [self._keep(*one, overwrite=True, suffix=True) for one in zip(info.images, paths, strict=True)]
@@ -139,9 +144,8 @@ class Downloads:
                 raise _with_saved(failure, kept, info=info)
         if sidecar:
             path = directory / naming.sidecar(info)
-            content = _sidecar.record(info, entries=_entries(kept, beside=path), request=asked)
             try:
-                await asyncio.to_thread(_disk.write, path, content, overwrite=True)
+                await asyncio.to_thread(_write_sidecar, path, info, kept, asked)
             except OSError as error:
                 _with_saved(error, kept, info=info)
                 raise
@@ -217,6 +221,11 @@ def _with_saved(failure: BaseException, kept: Sequence[Kept], *, info: TaskInfo)
     if saved:
         failure.add_note(f"saved all the same: {', '.join(map(str, saved))}")
     return failure
+
+
+def _write_sidecar(path: Path, info: TaskInfo, kept: Sequence[Kept], asked: Mapping[str, Any] | None) -> None:
+    content = _sidecar.record(info, entries=_entries(kept, beside=path), request=asked)
+    _disk.write(path, content, overwrite=True)
 
 
 def _entries(kept: Sequence[Kept], *, beside: Path) -> list[_sidecar.Entry]:

@@ -61,6 +61,18 @@ async def test_all_pictures_are_fetched_at_once(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["t-1.png", "t-2.png", "t-3.png", "t-4.png"]
 
 
+async def test_hundreds_of_pictures_do_not_use_up_the_files_of_a_process(tmp_path: Path) -> None:
+    """Three hundred downloads at once have 64 files open at a time, and all arrive."""
+    go = asyncio.Event()
+    async with RawServer(holding(answer(PNG), until=go)) as server, Session("k", base_url=server.url) as session:
+        doing = [asyncio.ensure_future(session.download(f"{server.url}/{n}", tmp_path)) for n in range(300)]
+        await asyncio.sleep(1)
+        assert len(list(tmp_path.glob(".*.part"))) == 64
+        go.set()
+        await asyncio.gather(*doing)
+    assert len(list(tmp_path.iterdir())) == 300
+
+
 @pytest.mark.parametrize("bad", [answer(b"<html>"), answer(status=503)])
 async def test_failure_tells_what_was_saved(tmp_path: Path, bad: bytes) -> None:
     """The first failure is raised when all have ended; it names the task, and the files that are there all the same."""
