@@ -1,4 +1,4 @@
-"""The service's three calls, with the table "what may be retried" applied: submit, look, cancel."""
+"""The service's calls, with the table "what may be retried" applied: submit, look, cancel."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,9 +6,10 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from piapi_async import _wire, errors, events
+from piapi_async import _calls, _wire, errors, events
 from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
+from piapi_async._content import Content
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async.account import Account
@@ -29,9 +30,11 @@ class Api:
     """What a `Session` and its handles share.
 
     Args:
-        api_key: The account's key; sent to `base_url` only.
+        api_key: The account's key; sent to `base_url` and `upload_url` only.
 
         base_url: Where the service is, without a slash at the end.
+
+        upload_url: Where its upload is.
 
         transport: The way there.
 
@@ -50,6 +53,7 @@ class Api:
 
     api_key: str = attrs.field(repr=False)
     base_url: str
+    upload_url: str
     transport: Transport
     retry: RetryPolicy
     governor: Governor
@@ -58,7 +62,7 @@ class Api:
     on_cancel: OnCancel
     announce: events.Announcer
 
-    async def create(self, body: bytes, *, request: Submittable, secret: str) -> TaskInfo:
+    async def create(self, body: Content, *, request: Submittable, secret: str) -> TaskInfo:
         """Submit. The task exists, and its id is known, when this returns.
 
         Args:
@@ -73,13 +77,13 @@ class Api:
             SubmissionInDoubtError: The answer was lost; the task may exist.
             PiAPIError: The service did not accept the task.
         """
-        call = _wire.create_call(self.base_url, api_key=self.api_key, body=body)
+        call = _calls.create_call(self.base_url, api_key=self.api_key, body=body)
         with self.budget.reserve(request) as reservation:
 
             async def attempt() -> TaskInfo:
                 await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
                 async with self.transport.slot():
-                    return await self._pay(call, request=request, secret=secret, reservation=reservation)
+                    return await self._pay(call, Body(body), request=request, secret=secret, reservation=reservation)
 
             info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit")
         self.announce(events.Submitted(info=info))
@@ -91,7 +95,7 @@ class Api:
         Raises:
             PiAPIError: What the last attempt met.
         """
-        call = _wire.account_call(self.base_url, api_key=self.api_key)
+        call = _calls.account_call(self.base_url, api_key=self.api_key)
 
         async def attempt() -> Account:
             await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
@@ -99,13 +103,31 @@ class Api:
 
         return await self.repeat(attempt, on=RETRY_LOOK, action="account")
 
+    async def upload(self, data: bytes, *, name: str) -> str:
+        """Put a file where the service can fetch it, for a day; by the retry policy, as it costs nothing.
+
+        Raises:
+            PiAPIError: What the last attempt met.
+        """
+        call = _calls.upload_call(self.upload_url, api_key=self.api_key, name=name, data=data)
+
+        async def attempt() -> str:
+            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
+            return self._read(_wire.decode_upload, await self.transport.send(call))
+
+        try:
+            return await self.repeat(attempt, on=RETRY_LOOK, action="upload")
+        except errors.PiAPIError as error:
+            error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
+            raise
+
     async def look(self, task_id: str) -> TaskInfo:
         """One look, one request.
 
         Raises:
             PiAPIError: It failed.
         """
-        call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
+        call = _calls.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
         try:
             await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
             info = self._read(_wire.decode_task, await self.transport.send(call))
@@ -166,7 +188,7 @@ class Api:
         return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep)
 
     async def _delete(self, task_id: str) -> None:
-        call = _wire.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
+        call = _calls.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
 
         async def attempt() -> None:
             await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
@@ -174,9 +196,11 @@ class Api:
 
         await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
 
-    async def _pay(self, call: _wire.Call, *, request: Submittable, secret: str, reservation: Reservation) -> TaskInfo:
+    async def _pay(
+        self, call: _calls.Call, body: Body, *, request: Submittable, secret: str, reservation: Reservation
+    ) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
-        body, since = Body(call.body or b""), self.clock.now()
+        since = self.clock.now()
         posting = asyncio.ensure_future(self._post(call, body=body, secret=secret, reservation=reservation))
         try:
             return await asyncio.shield(posting)
@@ -189,7 +213,7 @@ class Api:
                 raise
             raise self._doubt(request, since=since, why=str(error), reservation=reservation) from error
 
-    async def _post(self, call: _wire.Call, *, body: Body, secret: str, reservation: Reservation) -> TaskInfo:
+    async def _post(self, call: _calls.Call, *, body: Body, secret: str, reservation: Reservation) -> TaskInfo:
         info = self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
         reservation.accepted(info)
         return info

@@ -2,16 +2,23 @@
 
 import math
 import os
-from typing import Any
+from typing import Any, Literal
 
-from piapi_async import _checks, errors
+from piapi_async import _checks, _pillow, errors
 from piapi_async._api import OnCancel
+from piapi_async._sources import Rules
 from piapi_async.limits import Governor
 from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import WebhookConfig
 
 BASE_URL = "https://api.piapi.ai"
 """Where the service is (https://piapi.ai/docs/flux-api/image-to-image)."""
+
+
+UPLOAD_URL = "https://upload.theapi.app"
+"""Where its upload is (https://piapi.ai/docs/tools/file-upload)."""
+
+LocalImages = Literal["data-uri", "upload"]
 
 
 def kind(name: str, value: object, allowed: Any) -> None:
@@ -47,13 +54,41 @@ def api_key(given: object) -> str:
 
 def base_url(given: object) -> str:
     """Where the service is: what is given, else what the environment says, else the real one."""
-    url = given or os.environ.get("PIAPI_BASE_URL") or BASE_URL
+    return _url(given or os.environ.get("PIAPI_BASE_URL") or BASE_URL, name="base_url")
+
+
+def upload_url(given: object, *, base_url: str) -> str:
+    """Where the upload is.
+
+    What is given, else what the environment says; else the real one for the real service and the same host for any
+    other, so that no key goes where it does not belong.
+    """
+    real = UPLOAD_URL if base_url == BASE_URL else base_url
+    return _url(given or os.environ.get("PIAPI_UPLOAD_URL") or real, name="upload_url")
+
+
+def _url(url: object, *, name: str) -> str:
     if not isinstance(url, str) or not _checks.is_http_url(url) or set("?#@") & set(url):
         shown = "one with a user, which is not shown here" if "@" in str(url) else repr(url)
-        raise errors.ConfigurationError(
-            f"base_url must be an http(s) URL without user, query and fragment, got {shown}"
-        )
+        raise errors.ConfigurationError(f"{name} must be an http(s) URL without user, query and fragment, got {shown}")
     return url.rstrip("/")
+
+
+def local_images(given: LocalImages) -> LocalImages:
+    """How local pictures travel."""
+    if given not in ("data-uri", "upload"):
+        raise errors.ConfigurationError(f"local_images must be 'data-uri' or 'upload', got {given!r}")
+    return given
+
+
+def rules(*, max_bytes: int, max_pixels: int | None) -> Rules:
+    """What holds for local pictures."""
+    kind("max_image_bytes", max_bytes, int)
+    kind("max_pixels", max_pixels, int | None)
+    made = Rules(max_bytes=max_bytes, max_pixels=max_pixels)
+    if max_pixels is not None:
+        _pillow.need("max_pixels")
+    return made
 
 
 def governor(given: Governor | None, *, max_in_flight: int | None) -> Governor:

@@ -15,7 +15,15 @@ from piapi_async import _media
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
-short = reprlib.repr
+
+class _Short(reprlib.Repr):
+    def repr_ndarray(self, value: Any, _level: int) -> str:
+        """A NumPy array, whose own text has many lines."""
+        return f"<array {value.dtype} {value.shape}>"
+
+
+short = _Short().repr
+"""A value on part of a line."""
 
 
 def optional(validator: Validator) -> Any:
@@ -121,16 +129,56 @@ def is_http_url(value: str) -> bool:
 
 
 def image_source(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    """An http(s) URL, a data URI, a `Path`, or the bytes of a picture. Reads no file."""
-    allowed = "an http(s) URL, a picture's data URI, a pathlib.Path or bytes"
-    if isinstance(value, Path):
+    """A picture from any source. Reads no file, and imports neither Pillow nor NumPy."""
+    picture(value, name=attribute.name)
+
+
+def picture(value: object, *, name: str) -> None:
+    """Refuse what is no source of a picture.
+
+    Raises:
+        TypeError: It is of no type that is taken.
+        ValueError: It is text, bytes or an array that cannot be a picture.
+    """
+    if isinstance(value, Path) or _media.is_pillow(value):
         return
     if isinstance(value, bytes):
-        if _media.sniff(value) is None:
-            allowed = f"the bytes of a picture ({_media.KNOWN_FORMATS})"
-            raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
-        return
-    if not isinstance(value, str):
-        raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
+        _bytes(value, name=name)
+    elif isinstance(value, str):
+        _text(value, name=name)
+    elif _media.is_array(value):
+        _array(value, name=name)
+    else:
+        is_file = hasattr(value, "read")
+        allowed = "a file opened for reading bytes ('rb')" if is_file else _SOURCES
+        raise refuse(TypeError, name=name, allowed=allowed, value=value)
+
+
+_SOURCES = (
+    "an http(s) URL, a picture's data URI, a pathlib.Path, bytes, a binary file, a Pillow image or an array of uint8"
+)
+
+
+def _bytes(value: bytes, *, name: str) -> None:
+    if _media.sniff(value) is None:
+        allowed = f"the bytes of a picture ({_media.KNOWN_FORMATS})"
+        raise refuse(ValueError, name=name, allowed=allowed, value=value)
+
+
+def _text(value: str, *, name: str) -> None:
     if not (is_http_url(value) or _media.is_picture_data_uri(value)):
-        raise refuse(ValueError, name=attribute.name, allowed=f"{allowed}; a local file is Path(...)", value=value)
+        raise refuse(ValueError, name=name, allowed=f"{_SOURCES}; a local file is Path(...)", value=value)
+
+
+def _array(value: Any, *, name: str) -> None:
+    shape = value.shape
+    is_grey, is_coloured = len(shape) == 2, len(shape) == 3 and shape[2] in (1, 3, 4)  # noqa: PLR2004 - as said below
+    if value.dtype != "uint8" or not (is_grey or is_coloured) or 0 in shape:
+        allowed = "an array of uint8 with the shape (height, width), or (height, width, 1, 3 or 4)"
+        kind = ValueError if value.dtype == "uint8" else TypeError
+        raise refuse(kind, name=name, allowed=allowed, value=value)
+
+
+def comparable(value: object) -> object:
+    """What a picture is compared by: itself, or its identity where it is an object that has no simple equality."""
+    return value if isinstance(value, str | bytes | Path | None) else id(value)

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from piapi_async import _checks
-from piapi_async._flux_parts import DEV_ADVANCED, MODELS, SCHNELL, ImageSource, LoRA, brief, given
+from piapi_async._flux_parts import DEV_ADVANCED, MODELS, SCHNELL, ImageSource, LoRA, brief, given, taken
 from piapi_async.prices import PRICES, PriceList
 from piapi_async.task import SERVICE_MODES
 
@@ -117,7 +117,7 @@ class FromText(Guided):
 class Reworked(FluxRequest):
     """A request that works on one picture, and has no further field in common."""
 
-    image: ImageSource = attrs.field(validator=_checks.image_source)
+    image: ImageSource = attrs.field(converter=taken, validator=_checks.image_source, eq=_checks.comparable)
     model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
 
     @property

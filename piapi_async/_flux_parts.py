@@ -6,14 +6,66 @@ https://piapi.ai/docs/available-lora-and-controlnet and https://piapi.ai/docs/fl
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
-from piapi_async import _checks
+from piapi_async import _checks, _media
 
-ImageSource = str | Path | bytes
-"""A picture to send: an http(s) URL, a data URI, a local file, or its bytes."""
+
+class BinaryFile(Protocol):
+    """A file that is open for reading bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, all that are left by default."""
+        ...
+
+
+class PillowImage(Protocol):
+    """A `PIL.Image.Image`, as far as type checkers need to know it."""
+
+    @property
+    def mode(self) -> str:
+        """What a pixel is made of."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        ...
+
+    def getbands(self) -> tuple[str, ...]:
+        """The names of the channels."""
+        ...
+
+
+class Array(Protocol):
+    """A `numpy.ndarray`, as far as type checkers need to know it."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """NumPy's description of the memory."""
+        ...
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Height, width and, except for grey pictures, channels."""
+        ...
+
+
+ImageSource = str | Path | bytes | BinaryFile | PillowImage | Array
+"""A picture to send. Text is an http(s) URL or a data URI; all others are local pictures:
+
+- a `pathlib.Path`, read when the request is submitted, or the `bytes` of a file;
+- a file open for reading bytes: it is read to its end when the request is made, and may be closed afterwards;
+- a `PIL.Image.Image`, or a `numpy.ndarray` of `uint8` with the shape (height, width) or (height, width, 1, 3 or 4):
+  they are encoded as PNG when the request is submitted, which needs Pillow (the extra `images`).
+
+PNG, JPEG and WebP travel byte for byte, unless their EXIF data say that they lie on the side, which is put right, or
+`Session(max_pixels=...)` asks for fewer pixels. GIF (the first frame), BMP, TIFF and AVIF become PNG: the service does
+not document what it takes here, and its upload takes PNG, JPEG and WebP only. All of this needs Pillow; without it
+EXIF data are left to the service, and pictures that would have to be converted are refused.
+"""
 
 SCHNELL = "Qubico/flux1-schnell"
 DEV = "Qubico/flux1-dev"
@@ -66,6 +118,12 @@ _NUMBER = _checks.optional(_checks.number())
 _IMAGE = _checks.image_source
 
 
+def taken(value: ImageSource) -> ImageSource:
+    """A picture as a request keeps it: of an open file it keeps what is in it."""
+    kept: Any = _media.read_file(value)
+    return kept  # type: ignore[no-any-return] # what is no picture is refused by the validator
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that were set."""
     return {name: value for name, value in fields.items() if value is not None}
@@ -73,7 +131,7 @@ def given(**fields: Any) -> dict[str, Any]:
 
 def brief(value: object) -> str:
     """A field's value on part of a line."""
-    return _checks.short(value) if isinstance(value, str | bytes | Path) else repr(value)
+    return repr(value) if attrs.has(type(value)) else _checks.short(value)
 
 
 @attrs.frozen
@@ -95,7 +153,12 @@ class LoRA:
     lora_type: str = attrs.field(validator=_checks.open_name(LORA_TYPES, listed="piapi_async.flux.LORA_TYPES"))
     strength: float | None = attrs.field(default=None, kw_only=True, validator=_NUMBER)
     image: ImageSource | None = attrs.field(
-        default=None, kw_only=True, validator=_checks.optional(_IMAGE), repr=_checks.short
+        default=None,
+        kw_only=True,
+        converter=attrs.converters.optional(taken),
+        validator=_checks.optional(_IMAGE),
+        eq=_checks.comparable,
+        repr=_checks.short,
     )
 
     @property
@@ -111,7 +174,7 @@ class ControlNet:
     Args:
         control_type: What is taken from the picture, as a rule one of `CONTROL_TYPES`; another name warns and is sent.
 
-        image: The control picture: an http(s) URL, a data URI, a `Path` or bytes.
+        image: The control picture, as in `Img2Img`.
 
         strength: How strongly; the service documents no range, its examples use 0.45 to 0.7.
 
@@ -123,7 +186,9 @@ class ControlNet:
     """
 
     control_type: str = attrs.field(validator=_checks.open_name(CONTROL_TYPES, listed="piapi_async.flux.CONTROL_TYPES"))
-    image: ImageSource = attrs.field(kw_only=True, validator=_IMAGE, repr=_checks.short)
+    image: ImageSource = attrs.field(
+        kw_only=True, converter=taken, validator=_IMAGE, eq=_checks.comparable, repr=_checks.short
+    )
     strength: float | None = attrs.field(default=None, kw_only=True, validator=_NUMBER)
     return_preprocessed_image: bool | None = attrs.field(
         default=None,

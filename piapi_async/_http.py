@@ -11,8 +11,10 @@ import attrs
 from aiohttp.abc import AbstractStreamWriter
 
 from piapi_async import errors
+from piapi_async._calls import Call
+from piapi_async._content import Content
 from piapi_async._loop import PerLoop
-from piapi_async._wire import Answer, Call
+from piapi_async._wire import Answer
 
 CONNECTIONS = 100
 """API requests under way at once. More wait for their turn, and their time limits begin with it."""
@@ -21,7 +23,7 @@ DOWNLOADS = 16
 """Downloads under way at once, besides those."""
 
 LARGE = 8
-"""Submits with local pictures under way at once: each holds its pictures in memory, as JSON, until it is answered."""
+"""Submits and uploads of local pictures under way at once: each holds its pictures in memory until it is answered."""
 
 ANSWER_MAX = 64 * 2**20
 """The longest answer that is read, in bytes; a picture may be inside it."""
@@ -40,20 +42,20 @@ class Body(aiohttp.payload.Payload):
 
     begun = False
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data, content_type="application/json")
-        self._size = len(data)
+    def __init__(self, content: Content) -> None:
+        super().__init__(content, content_type="application/json")
+        self._size = content.size
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The body as text, which aiohttp asks of every payload."""
-        return bytes(self._value).decode(encoding, errors)
+        return b"".join(self._value.pieces()).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send the body piece by piece, so that a large one does not hold up the event loop."""
         self.begun = True
-        view = memoryview(self._value)
-        for start in range(0, len(view), _CHUNK):
-            await writer.write(view[start : start + _CHUNK])
+        for piece in self._value.pieces():
+            await writer.write(piece)
+            await asyncio.sleep(0)  # a fast connection takes every piece at once, and others want their turns
 
 
 @attrs.frozen
@@ -132,7 +134,7 @@ class Transport:
             UnexpectedResponseError: The answer is too long.
         """
         async with self.slot():
-            return await self.exchange(call, body=None)
+            return await self.exchange(call, body=None if call.body is None else Body(call.body))
 
     async def exchange(self, call: Call, *, body: Body | None) -> Answer:
         """Make one request, at once; the errors are those of `send`. The caller holds a `slot`."""

@@ -1,5 +1,6 @@
-"""The core's only door to Pillow, which is optional and loaded when first needed."""
+"""Pillow, which is optional and loaded when first needed: whether it is there, and what it makes of a picture."""
 
+import importlib.util
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -7,8 +8,6 @@ from piapi_async import errors
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MISSING = "{what} needs Pillow: pip install 'piapi_async[images]'"
 
 _FORMATS = {
     "image/png": "PNG",
@@ -20,6 +19,21 @@ _FORMATS = {
     "image/avif": "AVIF",
 }
 _LIBRARIES = {"image/jpeg": "jpg", "image/webp": "webp", "image/avif": "avif"}
+
+
+def is_installed() -> bool:
+    """Whether there is a Pillow to import."""
+    return importlib.util.find_spec("PIL") is not None
+
+
+def need(what: str) -> None:
+    """Make sure that there is a Pillow; `what` needs it.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if not is_installed():
+        raise errors.ConfigurationError(f"{what} needs Pillow: pip install 'piapi_async[images]'")
 
 
 def open_picture(data: bytes, *, what: str) -> "Image.Image":
@@ -34,10 +48,9 @@ def open_picture(data: bytes, *, what: str) -> "Image.Image":
         ConfigurationError: Pillow is not installed.
         OSError: Pillow cannot read it.
     """
-    try:
-        from PIL import Image  # noqa: PLC0415 - optional
-    except ImportError:
-        raise errors.ConfigurationError(MISSING.format(what=what)) from None
+    need(what)
+    from PIL import Image  # noqa: PLC0415 - optional
+
     image = Image.open(io.BytesIO(data))
     image.load()
     return image

@@ -1,12 +1,16 @@
-"""Local pictures in: they travel as data URIs, read and encoded off the event loop."""
+"""Local pictures in: read, made fit to be sent and laid into the request, off the event loop."""
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from piapi_async import _checks, _media, _wire
+import attrs
+
+from piapi_async import _calls, _checks, _fitting, _media, _pillow
+from piapi_async._content import Base64, Content
+from piapi_async._loop import PerLoop
 from piapi_async.task import Submittable, WebhookConfig
 
 IMAGE_MAX = 10 * 2**20
@@ -15,30 +19,81 @@ IMAGE_MAX = 10 * 2**20
 The service publishes no limit for a data URI ("task input too large" exists); its upload takes 10 MB.
 """
 
+FILE_MAX = 200 * 2**20
+"""The largest file that is read at all, in bytes: it may become small enough once it is made fit."""
 
-async def encode_submit(request: Submittable, *, webhook: WebhookConfig | None, max_bytes: int) -> bytes:
+THREADS = 2
+"""Threads that read and encode at once. More take the processor, and the memory's locks, away from the event loop."""
+
+T = TypeVar("T")
+Upload = Callable[[bytes], Awaitable[str]]
+"""Brings the bytes of a picture to where the service can fetch them, and gives the link."""
+
+
+_threads = PerLoop(lambda: asyncio.Semaphore(THREADS))
+
+
+async def off_loop(work: Callable[[], T]) -> T:
+    """Do work on pictures in a thread, when it is its turn."""
+    async with _threads.get():
+        return await asyncio.to_thread(work)
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What holds for the local pictures of a session.
+
+    Args:
+        max_bytes: The most bytes of a picture as it is sent.
+
+        max_pixels: The most pixels; a larger picture is made smaller. `None` for no limit.
+    """
+
+    max_bytes: int
+    max_pixels: int | None = attrs.field(validator=_checks.optional(_checks.number(at_least=1, integer=True)))
+
+
+async def encode_submit(
+    request: Submittable, *, webhook: WebhookConfig | None, rules: Rules, upload: Upload | None
+) -> Content:
     """The JSON body of a submit, local pictures included.
 
+    Args:
+        request: What is asked for.
+
+        webhook: Where it is to be reported.
+
+        rules: What holds for local pictures.
+
+        upload: Brings them to where the service can fetch them; `None` lets them travel as data URIs.
+
     Raises:
+        ConfigurationError: A picture needs Pillow, and it is missing.
         OSError: A local picture cannot be read.
         TypeError: The input holds something that is neither JSON nor a picture.
         ValueError: A local picture is too large or no picture.
     """
-    task_input = request.input
+    given = request.input
 
-    def encode() -> bytes:
-        inlined = _inline(task_input, field="input", max_bytes=max_bytes)
-        return _json(request, task_input=inlined, webhook=webhook)
+    def inline() -> Mapping[str, Any]:
+        inlined: Mapping[str, Any] = _inline(given, field="input", rules=rules)
+        return inlined
 
     try:
-        return await asyncio.to_thread(encode) if is_heavy(task_input) else encode()
+        task_input = await off_loop(inline) if is_heavy(given) else inline()
+        if upload is not None:
+            task_input = await _linked(task_input, upload=upload)
+        return await _json(request, task_input=task_input, webhook=webhook)
     except RecursionError:
         raise ValueError("input must be JSON values, but it holds itself or is nested too deep") from None
 
 
-def _json(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> bytes:
+async def _json(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> Content:
+    def encode() -> Content:
+        return _calls.encode_body(request, task_input=task_input, webhook=webhook)
+
     try:
-        return _wire.encode_body(request, task_input=task_input, webhook=webhook)
+        return await off_loop(encode) if is_heavy(task_input) else encode()
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"input must hold JSON values and pictures only: {error}") from error
@@ -57,41 +112,125 @@ def _holds_heavy(value: object) -> bool:
         return any(map(_holds_heavy, value.values()))
     if isinstance(value, list | tuple):
         return any(map(_holds_heavy, value))
-    return isinstance(value, Path | bytes) or (isinstance(value, str) and len(value) > 2**16)
+    if isinstance(value, str):
+        return len(value) > 2**16 or _media.is_data_uri(value)
+    return isinstance(value, Path | bytes) or _media.is_pillow(value) or _media.is_array(value)
 
 
-def _inline(value: Any, *, field: str, max_bytes: int) -> Any:
-    """The value with every `Path` and `bytes` in it as a data URI; `field` names its place for error messages."""
+def _inline(value: Any, *, field: str, rules: Rules) -> Any:
+    """The value with every local picture in it fit to be sent; `field` names its place for error messages."""
     if isinstance(value, Mapping):
-        return {key: _inline(item, field=str(key), max_bytes=max_bytes) for key, item in value.items()}
+        return {key: _inline(item, field=str(key), rules=rules) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_inline(item, field=field, max_bytes=max_bytes) for item in value]
-    if isinstance(value, Path):
-        return _data_uri(_read(value, field=field, max_bytes=max_bytes), field=f"{field} {str(value)!r}")
-    if isinstance(value, bytes):
-        _check_size(len(value), field=field, max_bytes=max_bytes)
-        return _data_uri(value, field=field)
-    if isinstance(value, str) and _media.is_data_uri(value):
-        _check_size(_media.data_uri_size(value), field=field, max_bytes=max_bytes)
+        return [_inline(item, field=field, rules=rules) for item in value]
+    if isinstance(value, str):
+        return _inline_text(value, field=field, rules=rules)
+    if isinstance(value, Path | bytes) or _media.is_pillow(value) or _media.is_array(value):
+        return _as_data_uri(picture(value, field=field, rules=rules))
     return value
 
 
-def _read(path: Path, *, field: str, max_bytes: int) -> bytes:
+def _inline_text(text: str, *, field: str, rules: Rules) -> str | Base64:
+    if not _media.is_data_uri(text):
+        return text
+    if not _media.is_picture_data_uri(text):  # for models that take other things than pictures
+        _check_size(_media.data_uri_size(text), field=field, most=rules.max_bytes)
+        return text
+    given = _decoded(text, field=field)
+    data = _fit(given, field=field, rules=rules)
+    return Base64(data, head=text[: text.index(",") + 1]) if data is given else _as_data_uri(data)
+
+
+def _as_data_uri(data: bytes) -> Base64:
+    return Base64(data, head=f"data:{_media.sniff(data)};base64,")
+
+
+async def _linked(value: Any, *, upload: Upload) -> Any:
+    """The value with every picture in it uploaded, and its link in its place."""
+    if isinstance(value, dict):
+        return {key: await _linked(item, upload=upload) for key, item in value.items()}
+    if isinstance(value, list):
+        return [await _linked(item, upload=upload) for item in value]
+    return await upload(value.data) if isinstance(value, Base64) else value
+
+
+def picture(source: Any, *, field: str, rules: Rules) -> bytes:
+    """The file of a local picture, as it is to be sent.
+
+    Args:
+        source: A `Path`, bytes, a data URI, a Pillow image or a NumPy array.
+
+        field: Its name in error messages.
+
+        rules: What holds for it.
+
+    Raises:
+        ConfigurationError: It needs Pillow, and that is missing.
+        OSError: It cannot be read.
+        ValueError: It is too large or no picture.
+    """
+    if isinstance(source, Path):
+        return _fit(read(source, field=field), field=f"{field} {str(source)!r}", rules=rules)
+    if isinstance(source, bytes):
+        return _fit(source, field=field, rules=rules)
+    if isinstance(source, str):
+        return _fit(_decoded(source, field=field), field=field, rules=rules)
+    _pillow.need(f"{field} as a NumPy array")
+    _checks.picture(source, name=field)  # in a plain request nobody has looked at it yet
+    return _sized(lambda: _fitting.encode(source, max_pixels=rules.max_pixels), field=field, rules=rules)
+
+
+def read(path: Path, *, field: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is far too large.
+    """
     try:
         with path.open("rb") as file:
-            _check_size(os.fstat(file.fileno()).st_size, field=f"{field} {str(path)!r}", max_bytes=max_bytes)
-            return file.read(max_bytes)
+            _check_size(os.fstat(file.fileno()).st_size, field=f"{field} {str(path)!r}", most=FILE_MAX)
+            return file.read(FILE_MAX)
     except OSError as error:
         raise type(error)(f"{field} must be a readable picture, {str(path)!r} is not: {error.strerror}") from error
 
 
-def _check_size(size: int, *, field: str, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise ValueError(f"{field} must be a picture of at most {max_bytes} bytes (max_image_bytes), got {size}")
+def _decoded(text: str, *, field: str) -> bytes:
+    try:
+        return _media.decode_data_uri("".join(text.split()))  # lines may be wrapped anywhere
+    except ValueError as error:
+        raise ValueError(f"{field} must be a picture's data URI: {error}") from error
 
 
-def _data_uri(data: bytes, *, field: str) -> str:
+def _fit(data: bytes, *, field: str, rules: Rules) -> bytes:
     media_type = _media.sniff(data[: _media.SNIFF_BYTES])
     if media_type is None:
         raise _checks.refuse(ValueError, name=field, allowed=f"a picture ({_media.KNOWN_FORMATS})", value=data[:16])
-    return _media.encode_data_uri(data, media_type=media_type)
+    is_taken = media_type in _media.TAKEN
+    if not is_taken:
+        _pillow.need(f"{field} of type {media_type}, to be converted to PNG,")
+
+    def fit() -> bytes:
+        if not _pillow.is_installed():
+            return data
+        is_jpeg = media_type == "image/jpeg"
+        return _fitting.fit(data, is_jpeg=is_jpeg, may_stay=is_taken, max_pixels=rules.max_pixels)
+
+    return _sized(fit, field=field, rules=rules)
+
+
+def _sized(make: Callable[[], bytes], *, field: str, rules: Rules) -> bytes:
+    try:
+        data = make()
+    except ValueError as error:
+        raise ValueError(f"{field} must be a picture that can be decoded; {error}") from error
+    _check_size(len(data), field=field, most=rules.max_bytes)
+    return data
+
+
+def _check_size(size: int, *, field: str, most: int) -> None:
+    if size > most:
+        raise ValueError(
+            f"{field} must be a picture of at most {most} bytes (max_image_bytes), got {size};"
+            " Session(max_pixels=...) makes pictures smaller"
+        )

@@ -1,4 +1,4 @@
-"""The protocol, without I/O: what is asked becomes the parts of an HTTP request, an answer becomes a value or an error.
+"""The service's answers, without I/O: the parts of an HTTP answer become a value or an error.
 
 The service answers in many dialects (statuses in any case, errors inside a 200, plain text, HTML); all of them end
 here. Whatever the bytes, `decode_task` gives a `TaskInfo` or raises a `PiAPIError`.
@@ -13,13 +13,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
 
 import attrs
 
-from piapi_async import _media, errors
+from piapi_async import _checks, _media, errors
 from piapi_async.account import Account, parse_account
-from piapi_async.task import Image, Submittable, TaskFault, TaskInfo, TaskStatus, Usage, WebhookConfig
+from piapi_async.task import Image, TaskFault, TaskInfo, TaskStatus, Usage
 
 RETRY_AFTER_MAX = 3600.0
 """The longest pause, in seconds, that is taken from a `Retry-After`."""
@@ -50,22 +49,16 @@ _BY_STATUS: dict[int, type[errors.APIError]] = {
     422: errors.InvalidRequestError,
     429: errors.RateLimitError,
 }
-_HINTS: dict[type[errors.APIError], str] = {
+_HINTS: Mapping[type[Exception], str] = {
     errors.AuthenticationError: "; check the API key (PIAPI_API_KEY) and what its plan allows",
     errors.InsufficientCreditsError: "; top up at https://piapi.ai/workspace",
 }
+_UPLOAD_HINTS: Mapping[type[Exception], str] = {
+    errors.AuthenticationError: "; uploads need a valid API key and the Creator plan or higher: use local_images="
+    "'data-uri', which sends pictures without one",
+}
 _SECRET_MIN = 4  # a shorter one is part of too many words, and no secret
 _SECRET_FIELD = re.compile(r'("secret"\s*:\s*")(?:[^"\\]|\\.)*')
-
-
-@attrs.frozen(kw_only=True)
-class Call:
-    """The parts of one HTTP request."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,37 +70,15 @@ class Answer:
     body: bytes = attrs.field(repr=False)
 
 
-def encode_body(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> bytes:
-    """The JSON body of a submit, with only what the user set.
-
-    Raises:
-        TypeError: The input holds something that is no JSON value.
-        ValueError: The input holds a number that JSON does not have (NaN, infinity), or itself.
-    """
-    config: dict[str, Any] = {}
-    if request.service_mode is not None:
-        config["service_mode"] = request.service_mode
-    if webhook is not None:
-        config["webhook_config"] = {"endpoint": webhook.endpoint, "secret": webhook.secret}
-    body = {"model": request.model, "task_type": request.task_type, "input": task_input}
-    return json.dumps(body | ({"config": config} if config else {}), allow_nan=False).encode()
-
-
-def create_call(base_url: str, *, api_key: str, body: bytes) -> Call:
-    """`POST /api/v1/task` (https://piapi.ai/docs/flux-api/image-to-image): the one call that costs money."""
-    headers = {"X-API-Key": api_key, "Content-Type": "application/json"}
-    return Call(method="POST", url=f"{base_url}/api/v1/task", headers=headers, body=body)
-
-
-def task_call(base_url: str, *, api_key: str, task_id: str, method: str = "GET") -> Call:
-    """`GET` looks at a task (https://piapi.ai/docs/flux-api/get-task), `DELETE` cancels it."""
-    url = f"{base_url}/api/v1/task/{quote(task_id, safe='', errors='replace')}"
-    return Call(method=method, url=url, headers={"X-API-Key": api_key})
-
-
-def account_call(base_url: str, *, api_key: str) -> Call:
-    """`GET /account/info` (https://piapi.ai/docs/account-info-api), which is free."""
-    return Call(method="GET", url=f"{base_url}/account/info", headers={"X-API-Key": api_key})
+def decode_upload(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> str:
+    """The link to an uploaded file; the arguments and errors are those of `decode_task`."""
+    check(answer, now=now, secrets=secrets, hints=_UPLOAD_HINTS)
+    payload = _mapping(_json(answer.body))
+    # The upload page's samples have it in `data`, PiAPI's own command line reads it from the top level.
+    for url in (_mapping(payload.get("data")).get("url"), payload.get("url")):
+        if isinstance(url, str) and _checks.is_http_url(url):
+            return url
+    raise _unexpected(answer, secrets=secrets, wanted="link to the upload")
 
 
 def decode_account(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> Account:
@@ -146,12 +117,14 @@ def decode_task(answer: Answer, *, now: float, secrets: Collection[str] = ()) ->
     raise _unexpected(answer, secrets=secrets)
 
 
-def check(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> None:
+def check(
+    answer: Answer, *, now: float, secrets: Collection[str] = (), hints: Mapping[type[Exception], str] = _HINTS
+) -> None:
     """Raise the error that an answer is, if it is one; the arguments and errors are those of `decode_task`."""
     payload = _json(answer.body)
     refusal = _refusal(answer, payload)
     if refusal is not None:
-        raise _error(refusal, answer=answer, payload=payload, now=now, secrets=secrets)
+        raise _error(refusal, answer=answer, payload=payload, now=now, secrets=secrets, hints=hints)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own boundaries
         raise _unexpected(answer, secrets=secrets)
 
@@ -181,13 +154,21 @@ def _code(payload: object) -> int | None:
     return code if is_code else None
 
 
-def _error(status: int, *, answer: Answer, payload: object, now: float, secrets: Collection[str]) -> errors.PiAPIError:
+def _error(
+    status: int,
+    *,
+    answer: Answer,
+    payload: object,
+    now: float,
+    secrets: Collection[str],
+    hints: Mapping[type[Exception], str],
+) -> errors.PiAPIError:
     body = _excerpt(answer.body, secrets=secrets)
     message = _line(_redact(_message(payload), secrets=secrets) or body)
     if status == 408:  # noqa: PLR2004 - Request Timeout: as unknown in outcome as a time-out on our side
         return errors.RequestTimeoutError(f"PiAPI answered 408: {message or 'no reason given'}")
     kind = _kind(status, message=message)
-    hint = _HINTS.get(kind, "")
+    hint = hints.get(kind, "")
     extras: dict[str, Any] = {}
     if kind in (errors.RateLimitError, errors.ServerError):
         pause = extras["retry_after"] = parse_retry_after(answer.headers, now=now)

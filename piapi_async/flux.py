@@ -21,6 +21,7 @@ from piapi_async._flux_parts import (
     ControlNet,
     ImageSource,
     LoRA,
+    taken,
 )
 
 __all__ = [
@@ -54,8 +55,9 @@ class Img2Img(Guided):
     Args:
         prompt: What the result shows. No length limit is documented.
 
-        image: The source picture: an http(s) URL, a data URI, a `pathlib.Path` or bytes. Local pictures travel as data
-            URIs.
+        image: The source picture: an http(s) URL, a data URI, a `pathlib.Path`, bytes, an open binary file, a Pillow
+            image or a NumPy array; see `piapi_async.flux.ImageSource`. Local pictures travel as data URIs, or through
+            the upload (`Session(local_images="upload")`).
 
         model: `"Qubico/flux1-schnell"` (fastest and cheapest), `"Qubico/flux1-dev"` or `"Qubico/flux1-dev-advanced"`.
 
@@ -76,7 +78,7 @@ class Img2Img(Guided):
 
     task_type = "img2img"
 
-    image: ImageSource = attrs.field(validator=_checks.image_source)
+    image: ImageSource = attrs.field(converter=taken, validator=_checks.image_source, eq=_checks.comparable)
     model: str = attrs.field(default=SCHNELL, validator=runs)
     batch_size: int | None = attrs.field(default=None, validator=BATCH_SIZE)
 
@@ -105,7 +107,7 @@ class Img2ImgLora(Guided):
 
     task_type = "img2img-lora"
 
-    image: ImageSource = attrs.field(validator=_checks.image_source)
+    image: ImageSource = attrs.field(converter=taken, validator=_checks.image_source, eq=_checks.comparable)
     lora: LoRA = attrs.field(validator=A_LORA)
     steps: int | None = attrs.field(default=None, validator=STEPS)
     model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
@@ -142,7 +144,12 @@ class ControlNetLora(Guided):
     task_type = "controlnet-lora"
 
     control_net: ControlNet = attrs.field(validator=_checks.instance_of(ControlNet, allowed="a ControlNet"))
-    image: ImageSource | None = attrs.field(default=None, validator=_checks.optional(_checks.image_source))
+    image: ImageSource | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(taken),
+        validator=_checks.optional(_checks.image_source),
+        eq=_checks.comparable,
+    )
     lora: LoRA | None = attrs.field(default=None, validator=_checks.optional(A_LORA))
     steps: int | None = attrs.field(default=None, validator=STEPS)
     model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
@@ -224,7 +231,8 @@ class FillInpaint(Reworked):
     """Paint a region of a picture anew (task type `fill-inpaint`), on `"Qubico/flux1-dev-advanced"`.
 
     Args:
-        image: The picture, with the region to repaint in pure white; the service has no field for a mask.
+        image: The picture, with the region to repaint in pure white; the service has no field for a mask. A PNG keeps
+            its white exactly, unless `Session(max_pixels=...)` scales it.
 
         model: `"Qubico/flux1-dev-advanced"`, the only one that runs this.
 

@@ -109,6 +109,7 @@ def piapi_emulator(request: pytest.FixtureRequest) -> Iterator["Emulator"]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PIAPI_BASE_URL", emulator.url)
         environment.setenv("PIAPI_API_KEY", emulator.api_key)
+        environment.delenv("PIAPI_UPLOAD_URL", raising=False)  # uploads go to the same place
         yield emulator
 
 

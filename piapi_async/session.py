@@ -15,7 +15,9 @@ from piapi_async._api import Api, OnCancel
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
 from piapi_async._http import DEFAULT_TIMEOUT, Transport
+from piapi_async._uploads import Uploads
 from piapi_async.account import Account
+from piapi_async.flux import ImageSource
 from piapi_async.handle import TaskHandle, wait_limit
 from piapi_async.limits import Governor
 from piapi_async.picture import Picture
@@ -35,6 +37,9 @@ class Session:
         api_key: The account's key; by default the environment variable `PIAPI_API_KEY`.
 
         base_url: Where the service is; by default the environment variable `PIAPI_BASE_URL`, else the real service.
+
+        upload_url: Where its upload is; by default the environment variable `PIAPI_UPLOAD_URL`, else the real one for
+            the real service, and `base_url` for any other, so that no key goes where it does not belong.
 
         http: An aiohttp session of your own to use, in its own event loop; it is never closed here. A middleware of
             its that repeats requests would pay twice.
@@ -57,13 +62,22 @@ class Session:
         on_cancel: What becomes of a task when the coroutine that waits for it is cancelled: `"detach"` leaves it
             alone, so it may still be billed; `"cancel"` asks the service to cancel it.
 
-        max_image_bytes: The largest local picture that is sent, in bytes; 10 MiB by default.
+        local_images: How local pictures travel: `"data-uri"` inside the request, or `"upload"` as links to the
+            service's upload, which needs its Creator plan or higher. A link lives for 24 h; the same content is
+            uploaded again after 23 h. The upload takes at most 10 MiB a picture.
+
+        max_image_bytes: The largest local picture that is sent, in bytes as it is sent; 10 MiB by default.
+
+        max_pixels: The most pixels of a local picture: a larger one is scaled down, which needs Pillow. By default
+            pictures keep their size.
 
         observers: Called with every event (`piapi_async.events`).
 
     Raises:
-        ConfigurationError: There is no key, the URL is bad, or arguments contradict each other.
+        ConfigurationError: There is no key, a URL is bad, arguments contradict each other, or `max_pixels` is given
+            without Pillow.
         TypeError: An argument has the wrong type.
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -71,6 +85,7 @@ class Session:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
+        upload_url: str | None = None,
         http: aiohttp.ClientSession | None = None,
         timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
@@ -80,7 +95,9 @@ class Session:
         max_spend_usd: float | None = None,
         prices: PriceList = PRICES,
         on_cancel: OnCancel = "detach",
+        local_images: _arguments.LocalImages = "data-uri",
         max_image_bytes: int = _sources.IMAGE_MAX,
+        max_pixels: int | None = None,
         observers: Iterable[events.Observer] = (),
     ) -> None:
         _arguments.kind("http", http, aiohttp.ClientSession | None)
@@ -89,15 +106,15 @@ class Session:
         _arguments.kind("polling", polling, Polling | None)
         _arguments.kind("governor", governor, Governor | None)
         _arguments.kind("prices", prices, PriceList)
-        _arguments.kind("max_image_bytes", max_image_bytes, int)
         if callable(observers):
             raise _checks.refuse(TypeError, name="observers", allowed="a list of observers", value=observers)
         self._transport = Transport(http=http, timeout=timeout)
         self._polling = polling or Polling()
-        self._max_image_bytes = max_image_bytes
+        url = _arguments.base_url(base_url)
         self._api = Api(
             api_key=_arguments.api_key(api_key),
-            base_url=_arguments.base_url(base_url),
+            base_url=url,
+            upload_url=_arguments.upload_url(upload_url, base_url=url),
             transport=self._transport,
             retry=retry or RetryPolicy(),
             governor=_arguments.governor(governor, max_in_flight=max_in_flight),
@@ -106,6 +123,9 @@ class Session:
             on_cancel=_arguments.on_cancel(on_cancel),
             announce=events.Announcer(observers),
         )
+        self._rules = _arguments.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
+        self._uploads = Uploads(self._api, rules=self._rules)
+        self._linked = self._uploads.link if _arguments.local_images(local_images) == "upload" else None
         self._downloads = files.Downloads(
             transport=self._transport,
             repeat=partial(self._api.repeat, on=(errors.TransportError,), action="download"),
@@ -126,6 +146,7 @@ class Session:
         Raises:
             SubmissionInDoubtError: The answer was lost: the task may exist, and may be billed.
             SpendLimitError: It may cost more than `max_spend_usd` leaves; nothing was sent.
+            ConfigurationError: A local picture needs Pillow, and that is missing.
             InsufficientCreditsError: The balance does not cover it.
             APIError: The service refuses it for another reason.
             ConnectError: The service could not be reached, after all retries; nothing was sent.
@@ -136,7 +157,7 @@ class Session:
         _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
         async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
-            body = await _sources.encode_submit(request, webhook=webhook, max_bytes=self._max_image_bytes)
+            body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
             info = await self._api.create(body, request=request, secret=secret)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
@@ -202,6 +223,34 @@ class Session:
             PiAPIError: The service refuses, or cannot be reached.
         """
         return await self._api.account()
+
+    async def upload(self, source: ImageSource, *, filename: str | None = None) -> str:
+        """Put a local file where the service can fetch it, and return its link, which lives for 24 h.
+
+        This is free, but needs the Creator plan or higher. The same content is uploaded again only after 23 h, by this
+        session, whoever asks for it; a picture is made fit as for `submit`. With `local_images="upload"` all of this
+        happens by itself.
+
+        Args:
+            source: A local picture in any form, a data URI included; or a `Path` or bytes of another file that the
+                upload takes, for which `filename` ends in mp4, wav or mp3.
+
+            filename: The name to upload it under, of at most 128 characters; by default one that tells only what kind
+                of picture it is. The name on disk is not told.
+
+        Returns:
+            The link.
+
+        Raises:
+            AuthenticationError: The plan does not allow it, or the key is wrong.
+            ConfigurationError: It needs Pillow, and that is missing.
+            OSError: It cannot be read.
+            PiAPIError: The service refuses it for another reason, or could not be reached after all retries.
+            TypeError: This is no source of a picture.
+            ValueError: It is a link already, too large (10 MiB), or no picture; or the name is not allowed.
+        """
+        async with self._transport.large():
+            return await self._uploads.put(source, filename=filename)
 
     @property
     def spent(self) -> float:

@@ -63,7 +63,7 @@ class Submittable(Protocol):
 
     @property
     def input(self) -> Mapping[str, Any]:
-        """The fields of the task; `Path` and `bytes` values travel as data URIs."""
+        """The fields of the task: JSON values, and local pictures at any depth (`piapi_async.flux.ImageSource`)."""
         ...
 
     @property
@@ -83,7 +83,8 @@ class TaskRequest:
 
         task_type: The service's name of the kind of task, e.g. `"txt2img"`.
 
-        input: The fields of the task: JSON values, or `pathlib.Path` and `bytes` for local pictures, at any depth.
+        input: The fields of the task: JSON values, and at any depth local pictures in all forms that
+            `piapi_async.flux.ImageSource` has.
 
         service_mode: `"public"` (pay per use), `"private"` (host your account), or `None` for the workspace's setting.
 
@@ -95,9 +96,15 @@ class TaskRequest:
     model: str = attrs.field(validator=_checks.text, repr=_checks.short)
     task_type: str = attrs.field(validator=_checks.text, repr=_checks.short)
     input: Mapping[str, Any] = attrs.field(
-        validator=_checks.instance_of(Mapping, allowed="a mapping"), repr=_checks.short, hash=False
+        validator=_checks.instance_of(Mapping, allowed="a mapping"),
+        repr=_checks.short,
+        hash=False,
     )
     service_mode: str | None = attrs.field(default=None, validator=_checks.optional(_checks.one_of(SERVICE_MODES)))
+
+    def __attrs_post_init__(self) -> None:
+        # No converter: with one, type checkers no longer take this for a `Submittable`.
+        object.__setattr__(self, "input", _media.read_files(self.input))
 
     def estimate(self, *, prices: PriceList = PRICES) -> float:
         """What the task is expected to cost, in US dollars, by its model and `batch_size`.

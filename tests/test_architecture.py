@@ -15,15 +15,18 @@ ROOT = Path(piapi_async.__file__).parent
 
 ORDER = [
     # 0: values
-    ["_media", "_checks", "errors", "prices", "task", "_flux_parts", "_flux_base", "flux", "account", "_wire"],
+    [
+        *("_media", "_checks", "errors", "prices", "task", "_flux_parts", "_flux_base", "flux", "account"),
+        *("_content", "_calls", "_wire"),
+    ],
     # 0: one value more, and what it takes to decode and to write it
     ["_structure", "_disk", "_pillow", "picture"],
     # 1: policy
     ["_clock", "_loop", "events", "retry", "polling", "limits", "_budget"],
     # 2: I/O
-    ["_http", "_sources", "_arrival", "_naming", "_sidecar", "files", "ledger"],
+    ["_http", "_fitting", "_sources", "_arrival", "_naming", "_sidecar", "files", "ledger"],
     # 3: API
-    ["_api", "handle", "_arguments", "session"],
+    ["_api", "_uploads", "handle", "_arguments", "session"],
     # 4: compose
     ["batch", "webhooks"],
 ]
@@ -179,7 +182,7 @@ def test_the_aiohttp_server_is_behind_two_doors() -> None:
     ("package", "users"),
     [
         ("sqlite3", {"ledger"}),
-        ("PIL", {"_pillow", "emulator", "display", "demo", "_sheet"}),
+        ("PIL", {"_pillow", "_fitting", "emulator", "display", "demo", "_sheet"}),
         ("opentelemetry", {"otel"}),
         ("ray", {"ray"}),
         ("pytest", {"pytest_plugin"}),

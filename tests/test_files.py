@@ -58,7 +58,7 @@ async def sent(request: Any, **options: Any) -> dict[str, Any]:
 # Pictures in.
 
 
-@pytest.mark.parametrize(("ending", "data"), PICTURES.items())
+@pytest.mark.parametrize(("ending", "data"), list(PICTURES.items())[:3])
 async def test_local_picture_travels_as_a_data_uri(tmp_path: Path, ending: str, data: bytes) -> None:
     """A `Path` and its bytes are sent as the same data URI, with the type that the content shows, not the name."""
     path = tmp_path / "picture.txt"

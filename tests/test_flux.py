@@ -13,7 +13,7 @@ from hypothesis import given
 from strategies import IMG2IMG
 
 from piapi_async import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA, WebhookConfig, _flux_base, flux
-from piapi_async._wire import encode_body
+from piapi_async._calls import encode_body
 
 URL = "https://i.ibb.co/J7ZNgSG/01.jpg"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,6 +39,10 @@ RUNS = {
 }
 """Table 2.2 of the facts: which models run which task type."""
 
+SOURCES = (
+    "an http(s) URL, a picture's data URI, a pathlib.Path, bytes, a binary file, a Pillow image or an array of uint8"
+)
+
 
 def make(kind: type[Any], **fields: Any) -> Any:
     """A request of that kind, with its required fields and these."""
@@ -47,7 +51,7 @@ def make(kind: type[Any], **fields: Any) -> Any:
 
 def sent(request: Any, *, webhook: WebhookConfig | None = None) -> Any:
     """The JSON that the service receives for a request."""
-    return json.loads(encode_body(request, task_input=request.input, webhook=webhook))
+    return json.loads(b"".join(encode_body(request, task_input=request.input, webhook=webhook).pieces()))
 
 
 def refusal(kind: type[Any], **fields: Any) -> str:
@@ -66,7 +70,7 @@ def test_the_documented_example_is_sent_as_documented() -> None:
         '"input":{"prompt":"a bear","image":"https://i.ibb.co/J7ZNgSG/01.jpg"},'
         '"config":{"webhook_config":{"endpoint":"https://webhook.site/xxxx","secret":""}}}'
     )
-    assert json.dumps(json.loads(body), separators=(",", ":")) == page
+    assert json.dumps(json.loads(b"".join(body.pieces())), separators=(",", ":")) == page
 
 
 def test_the_documented_controlnet_example_is_sent_as_documented() -> None:
@@ -227,14 +231,15 @@ def test_a_batch_is_one_to_four_on_schnell_and_one_elsewhere() -> None:
         ("prompt", None, "TypeError: prompt must be a string, got None"),
         ("negative_prompt", 5, "TypeError: negative_prompt must be a string, got 5"),
         ("service_mode", "ppu", "ValueError: service_mode must be one of 'public', 'private', got 'ppu'"),
-        ("image", 5, "TypeError: image must be an http(s) URL, a picture's data URI, a pathlib.Path or bytes, got 5"),
+        (
+            "image",
+            5,
+            f"TypeError: image must be {SOURCES}, got 5",
+        ),
         (
             "image",
             "photo.jpg",
-            (
-                "ValueError: image must be an http(s) URL, a picture's data URI, a pathlib.Path or bytes;"
-                " a local file is Path(...), got 'photo.jpg'"
-            ),
+            (f"ValueError: image must be {SOURCES}; a local file is Path(...), got 'photo.jpg'"),
         ),
         (
             "image",
@@ -266,7 +271,7 @@ def test_what_is_required(kind: type[Any]) -> None:
         (
             Img2ImgLora,
             {"image": None},
-            "TypeError: image must be an http(s) URL, a picture's data URI, a pathlib.Path or bytes, got",
+            f"TypeError: image must be {SOURCES}, got",
         ),
         (ControlNetLora, {"lora": "mjv6"}, "TypeError: lora must be a LoRA, got 'mjv6'"),
         (ControlNetLora, {"control_net": "depth"}, "TypeError: control_net must be a ControlNet, got 'depth'"),

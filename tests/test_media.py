@@ -1,5 +1,6 @@
 """Recognising pictures by their first bytes, and data URIs."""
 
+import base64
 import io
 
 import pytest
@@ -81,9 +82,8 @@ def test_the_first_bytes_are_enough(data: bytes) -> None:
 
 @given(st.binary(max_size=100), st.sampled_from(sorted(_media.MEDIA_TYPES)))
 def test_a_data_uri_holds_its_bytes(data: bytes, media_type: str) -> None:
-    """What was made into a data URI comes out of it unchanged, and it is recognised as one."""
-    uri = _media.encode_data_uri(data, media_type=media_type)
-    assert uri.startswith(f"data:{media_type};base64,")
+    """What is in a data URI comes out of it unchanged, and it is recognised as one."""
+    uri = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
     assert _media.is_data_uri(uri)
     assert _media.is_picture_data_uri(uri) is (_media.sniff(data) is not None)
     assert _media.decode_data_uri(uri) == data

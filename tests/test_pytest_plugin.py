@@ -115,6 +115,7 @@ async def test_it(piapi_session, piapi_emulator, turn):
     def test_the_environment_leads_there(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         """A `Session()` made by a test or a fixture reaches the emulator, and afterwards all is as it was."""
         monkeypatch.setenv("PIAPI_BASE_URL", "https://real.example.com")
+        monkeypatch.setenv("PIAPI_UPLOAD_URL", "https://upload.example.com")
         code = """
 @pytest.fixture
 async def app(piapi_emulator):
@@ -125,9 +126,11 @@ async def test_it(app, piapi_emulator):
     await app.submit(Img2Img(prompt="a bear", image=PHOTO))
     piapi_emulator.check.exactly_tasks(1)
     assert is_virtual()
+    assert "PIAPI_UPLOAD_URL" not in os.environ
 
 def test_afterwards():
     assert os.environ["PIAPI_BASE_URL"] == "https://real.example.com"
+    assert os.environ["PIAPI_UPLOAD_URL"] == "https://upload.example.com"
     assert "PIAPI_API_KEY" not in os.environ
 """
         run(pytester, code).assert_outcomes(passed=2)

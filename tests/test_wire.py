@@ -12,7 +12,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import PAYLOADS, TASKS, answers
 
-from piapi_async import Image, Img2Img, TaskInfo, TaskRequest, TaskStatus, Usage, WebhookConfig, _wire, errors
+from piapi_async import (
+    Image,
+    Img2Img,
+    TaskInfo,
+    TaskRequest,
+    TaskStatus,
+    Usage,
+    WebhookConfig,
+    _calls,
+    _content,
+    _wire,
+    errors,
+)
 from piapi_async.task import TaskFault
 
 KEY = "0123456789abcdef-the-key"
@@ -116,8 +128,9 @@ def task(**fields: Any) -> TaskInfo:
 
 def test_a_submit_as_http() -> None:
     """A submit is a JSON POST to the task endpoint, with the key in its header alone."""
-    call = _wire.create_call(BASE, api_key=KEY, body=b"{}")
-    assert (call.method, call.url, call.body) == ("POST", "https://api.piapi.ai/api/v1/task", b"{}")
+    body = _content.as_json({})
+    call = _calls.create_call(BASE, api_key=KEY, body=body)
+    assert (call.method, call.url, call.body) == ("POST", "https://api.piapi.ai/api/v1/task", body)
     assert call.headers == {"X-API-Key": KEY, "Content-Type": "application/json"}
     assert KEY not in repr(call)
 
@@ -133,10 +146,10 @@ def test_a_submit_as_http() -> None:
 )
 def test_a_look_and_a_cancel_as_http(method: str, task_id: str, path: str) -> None:
     """A task's id, whatever is in it, stays one piece of the path."""
-    call = _wire.task_call(BASE, api_key=KEY, task_id=task_id, method=method)
+    call = _calls.task_call(BASE, api_key=KEY, task_id=task_id, method=method)
     assert (call.method, call.url, call.body) == (method, f"https://api.piapi.ai/api/v1/task/{path}", None)
     assert call.headers == {"X-API-Key": KEY}
-    assert _wire.task_call(BASE, api_key=KEY, task_id="x").method == "GET"
+    assert _calls.task_call(BASE, api_key=KEY, task_id="x").method == "GET"
 
 
 @pytest.mark.parametrize(("value", "kind"), [(math.nan, ValueError), (math.inf, ValueError), (object(), TypeError)])
@@ -144,14 +157,14 @@ def test_what_json_does_not_have_is_refused(value: object, kind: type[Exception]
     """NaN, infinities and foreign objects never leave for the server."""
     request = TaskRequest(model="m", task_type="t", input={"x": value})
     with pytest.raises(kind):
-        _wire.encode_body(request, task_input=request.input, webhook=None)
+        _calls.encode_body(request, task_input=request.input, webhook=None)
 
 
 def test_the_input_that_is_sent_is_the_one_given_beside_the_request() -> None:
     """The body holds the prepared input, where local pictures are data URIs already, not the request's own."""
     request = Img2Img(prompt="ä", image=b"\x89PNG\r\n\x1a\n")
-    body = _wire.encode_body(request, task_input={"prompt": "ä"}, webhook=WebhookConfig("https://e.com", secret="s"))
-    assert json.loads(body) == {
+    body = _calls.encode_body(request, task_input={"prompt": "ä"}, webhook=WebhookConfig("https://e.com", secret="s"))
+    assert json.loads(b"".join(body.pieces())) == {
         "model": "Qubico/flux1-schnell",
         "task_type": "img2img",
         "input": {"prompt": "ä"},

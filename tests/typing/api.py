@@ -1,10 +1,13 @@
 """Nobody runs this file: type checkers must accept it as it stands."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, assert_type
+from typing import IO, Any, assert_type
 
+import numpy as np
+import PIL.Image
 import tenacity
 
 from piapi_async import (
@@ -49,6 +52,22 @@ class Custom:
     input: Mapping[str, Any] = {}
 
 
+def pictures(path: Path, file: IO[bytes], image: PIL.Image.Image, array: "np.ndarray[Any, np.dtype[np.uint8]]") -> None:
+    """A picture may be any of these, wherever a request takes one."""
+    Img2Img(prompt="a", image=path)
+    Img2Img(prompt="a", image=file)
+    Img2Img(prompt="a", image=io.BytesIO())
+    Img2Img(prompt="a", image=image)
+    Img2Img(prompt="a", image=array)
+    Kontext(prompt="a", image=np.zeros((2, 2, 3), np.uint8))
+    with path.open("rb") as opened:
+        ControlNetLora(prompt="a", control_net=ControlNet("depth", image=opened), image=None)
+    LoRA("mjv6", image=PIL.Image.open(path))
+    with path.open() as text:
+        Img2Img(prompt="a", image=text)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Img2Img(prompt="a", image=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
 REQUESTS: list[Submittable] = [
     Img2Img(prompt="a", image=Path("a.png")),
     Img2ImgLora(prompt="a", image=b"", lora=LoRA("mjv6", strength=1.0)),
@@ -69,6 +88,9 @@ async def use() -> None:
         polling=Polling(wait=tenacity.wait_fixed(2), timeout=None),
         governor=Governor(max_in_flight=3),
         on_cancel="cancel",
+        upload_url="https://example.com",
+        local_images="upload",
+        max_pixels=2**20,
         observers=[observe],
     )
     async with session as entered:
@@ -97,5 +119,7 @@ async def use() -> None:
         assert_type(await session.download(infos[0].images[0], "a.png"), Path)
         assert_type(await session.account(), Account)
         assert_type(session.spent, float)
+        assert_type(await session.upload(Path("a.mp4"), filename="a.mp4"), str)
+        assert_type(await session.upload(PIL.Image.new("L", (1, 1))), str)
         assert_type(Txt2Img(prompt="a").estimate(), float)
         assert_type(await session.task("id").cancel(), TaskInfo)

@@ -1,0 +1,594 @@
+"""Pictures in, from every source: what is sent is upright, small enough, and otherwise what was given."""
+
+import asyncio
+import base64
+import io
+import itertools
+import json
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+from raw_server import JPEG, PNG, RawServer, answer, task
+
+from piapi_async import ControlNet, FillInpaint, Img2Img, LoRA, Session, TaskRequest, Txt2Img
+from piapi_async._content import Base64, as_json
+from piapi_async._fitting import _smaller
+from piapi_async._sources import FILE_MAX
+from piapi_async.errors import ConfigurationError
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+async def posted(*images: Any, **options: Any) -> list[str]:
+    """What travels as `image` when each of these is submitted by one session."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url, **options) as session:
+        for image in images:
+            await session.submit(TaskRequest(model="m", task_type="t", input={"image": image}))
+        return [json.loads(received.body)["input"]["image"] for received in server.received]
+
+
+async def sent(image: Any, **options: Any) -> bytes:
+    """The file that is sent for a picture."""
+    (uri,) = await posted(image, **options)
+    head, _, data = uri.partition(";base64,")
+    file = base64.b64decode(data, validate=True)
+    assert head == f"data:{Image.MIME[opened(file).format or '']}"
+    return file
+
+
+def opened(data: bytes) -> Image.Image:
+    """The picture in a file."""
+    return Image.open(io.BytesIO(data))
+
+
+def written(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def drawing(mode: str = "RGB", size: tuple[int, int] = (48, 32)) -> Image.Image:
+    """A picture no two corners of which look the same."""
+    image = Image.radial_gradient("L").crop((0, 0, 90, 60)).resize(size).convert("RGB")
+    image.paste((255, 0, 0), (0, 0, size[0] // 2, size[1] // 3))
+    return image.convert(mode)
+
+
+def turned(orientation: int, kind: str, **options: Any) -> bytes:
+    """A file whose EXIF data say that it lies on a side."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return written(drawing(), kind, exif=exif, **options)
+
+
+def closeness(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of two pictures of one size, in steps of 255."""
+    assert one.size == other.size
+    return float(np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int)).mean())
+
+
+# Files.
+
+
+class Download:
+    """A file-like object with no more than `read`, as `urllib` and others give."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def read(self, _size: int = -1) -> Any:
+        """All of it, once."""
+        data, self._data = self._data, type(self._data)()
+        return data
+
+
+async def test_open_file_is_read_when_the_request_is_made(tmp_path: Path) -> None:
+    """A file may be closed, or gone, once the request exists, and the request can be sent many times."""
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    with path.open("rb") as file:
+        requests = [Img2Img(prompt="p", image=file)]
+    requests += [Img2Img(prompt="p", image=source) for source in (io.BytesIO(PNG), Download(bytearray(PNG)))]
+    path.unlink()
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        for request in requests * 2:
+            await session.submit(request)
+        images = {json.loads(received.body)["input"]["image"] for received in server.received}
+    assert images == {f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}
+
+
+async def test_open_files_at_any_depth_are_read(tmp_path: Path) -> None:
+    """Control and LoRA pictures and whatever lies deep in a plain request may be open files; the rest is not copied."""
+    assert ControlNet("depth", image=io.BytesIO(PNG)).image == LoRA("mjv6", image=io.BytesIO(PNG)).image == PNG
+    given: dict[str, Any] = {"a": [{"b": (io.BytesIO(PNG), 1)}], "c": {"d": tmp_path}}
+    request = TaskRequest(model="m", task_type="t", input=given)
+    assert request.input == {"a": [{"b": [PNG, 1]}], "c": {"d": tmp_path}}
+    assert request.input["c"] is given["c"]
+    assert TaskRequest(model="m", task_type="t", input=given["c"]).input is given["c"]
+    given["again"] = given
+    assert TaskRequest(model="m", task_type="t", input=given).input is given
+
+
+def test_file_is_read_from_where_it_stands() -> None:
+    """Reading begins where the file stands, as with any reader of files."""
+    file = io.BytesIO(b"head" + PNG)
+    file.seek(4)
+    assert Img2Img(prompt="p", image=file).image == PNG
+
+
+class Asynchronous:
+    """A file of a library whose `read` has to be awaited."""
+
+    async def read(self, _size: int = -1) -> bytes:
+        """Never called."""
+        raise AssertionError
+
+
+@pytest.mark.parametrize("make", [lambda: io.StringIO("text"), lambda: Download("text"), Asynchronous])
+def test_file_that_gives_no_bytes_is_refused(make: Callable[[], Any]) -> None:
+    """A file in text mode, and one whose `read` is asynchronous, are refused in one sentence."""
+    with pytest.raises(TypeError, match=r"^image must be a file opened for reading bytes \('rb'\), got <"):
+        Img2Img(prompt="p", image=make())
+
+
+def test_file_of_something_else_is_refused() -> None:
+    """What is in an open file is looked at like bytes."""
+    with pytest.raises(ValueError, match=r"^image must be the bytes of a picture .* got b'<html>'"):
+        Img2Img(prompt="p", image=io.BytesIO(b"<html>"))
+
+
+async def test_very_large_file_is_not_read(tmp_path: Path) -> None:
+    """A file that could not be held in memory is refused by its size alone."""
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.truncate(FILE_MAX + 1)
+    with pytest.raises(ValueError, match=rf"^image '.*a.png' must be .* at most {FILE_MAX} bytes"):
+        await posted(path, max_pixels=100)
+
+
+# Pillow images and arrays.
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "CMYK"])
+async def test_pillow_image_is_sent_as_png(mode: str) -> None:
+    """An image in memory travels as PNG, to the pixel, its transparency included."""
+    image = drawing("RGBA" if mode == "LA" else mode).convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    got = opened(await sent(image))
+    expected = image if mode in ("L", "LA", "RGB", "RGBA") else image.convert("L" if mode == "1" else "RGB")
+    assert got.format == "PNG"
+    assert (got.mode, got.tobytes()) == (expected.mode, expected.tobytes())
+
+
+async def test_pillow_image_is_turned_upright() -> None:
+    """An image that Pillow opened, and whose EXIF data say that it lies on a side, is sent upright."""
+    data = turned(6, "JPEG")
+    assert closeness(opened(await sent(opened(data))), ImageOps.exif_transpose(opened(data))) == 0
+
+
+class Slow(Image.Image):
+    """An image that takes its time to load, and knows how many load it at once."""
+
+    now = most = 0
+
+    def load(self) -> Any:
+        """Load, slowly."""
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.01)
+        self.now -= 1
+        return super().load()
+
+
+async def test_lazy_image_is_shared_by_many_submits() -> None:
+    """An image that is not loaded yet can be in many submits at once: it is loaded by one at a time, and sent whole."""
+    lazy, slow = opened(written(drawing(), "BMP")), Slow()
+    slow.__setstate__(drawing().__getstate__())  # type: ignore[no-untyped-call]
+    for image in (lazy, slow):
+        async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+            request = Img2Img(prompt="p", image=image)
+            await asyncio.gather(*(session.submit(request) for _ in range(6)))
+            (uri,) = {json.loads(received.body)["input"]["image"] for received in server.received}
+        assert opened(base64.b64decode(uri.partition(",")[2])).tobytes() == drawing().tobytes()
+    assert slow.most == 1
+
+
+async def test_image_that_cannot_be_loaded_any_more_is_refused(tmp_path: Path) -> None:
+    """An image whose file was closed before it was loaded is answered in one sentence."""
+    path = tmp_path / "a.png"
+    path.write_bytes(written(drawing()))
+    with Image.open(path) as image:
+        pass
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
+        await posted(image)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode"), [((3, 5), "L"), ((3, 5, 1), "L"), ((3, 5, 3), "RGB"), ((3, 5, 4), "RGBA"), ((1, 1), "L")]
+)
+@pytest.mark.parametrize("layout", ["whole", "flipped", "Fortran"])
+async def test_array_is_sent_as_png(shape: tuple[int, ...], mode: str, layout: str) -> None:
+    """An array of bytes travels as PNG, to the pixel, however it lies in memory."""
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    array = {"whole": array, "flipped": array[::-1, ::-1], "Fortran": np.asfortranarray(array)}[layout]
+    got = opened(await sent(array))
+    assert (got.format, got.mode) == ("PNG", mode)
+    assert np.array_equal(np.asarray(got).reshape(shape), array)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 5, 3)), r"TypeError: image must be an array of uint8 .*, got <array float64 \(3, 5, 3\)>"),
+        (np.zeros((3, 5), bool), r"TypeError: image must be an array of uint8 .*, got <array bool \(3, 5\)>"),
+        (np.zeros((3, 5, 2), np.uint8), r"ValueError: .*shape \(height, width\), .*, got <array uint8 \(3, 5, 2\)>"),
+        (np.zeros(3, np.uint8), r"ValueError: .*, got <array uint8 \(3,\)>"),
+        (np.zeros((1, 3, 5, 3), np.uint8), r"ValueError: .*, got <array uint8 \(1, 3, 5, 3\)>"),
+        (np.zeros((0, 5), np.uint8), r"ValueError: .*, got <array uint8 \(0, 5\)>"),
+    ],
+)
+async def test_other_arrays_are_refused(array: Any, words: str) -> None:
+    """An array that is no picture is refused with its type and shape, at once or in a plain request when submitted."""
+    for act in (lambda: Img2Img(prompt="p", image=array), None):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            act() if act else await posted(array)
+        pattern = pytest.RaisesExc(caught.type, match=rf"^{words.partition(': ')[2]}$")
+        assert pattern.matches(caught.value)
+        assert caught.typename == words.partition(":")[0]
+
+
+def test_requests_with_pictures_of_other_libraries_stay_values() -> None:
+    """They can be compared, hashed and shown on a line: such a picture equals itself alone."""
+    array, image = np.zeros((30, 50), np.uint8), drawing()
+    for picture, other in ((array, array.copy()), (image, image.copy()), (PNG, b"\x89PNG\r\n\x1a\n")):
+        one, same = (FillInpaint(prompt="p", image=picture) for _ in range(2))
+        assert one == same
+        assert hash(one) == hash(same)
+        assert one != FillInpaint(prompt="p", image=other)
+        assert "\n" not in repr(one)
+    assert repr(FillInpaint(prompt="p", image=array)).startswith(
+        "FillInpaint(prompt='p', image=<array uint8 (30, 50)>,"
+    )
+
+
+# Upright, small enough, of a format that is taken.
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", [0, 1, 9])
+async def test_upright_picture_travels_to_the_byte(tmp_path: Path, kind: str, orientation: int) -> None:
+    """PNG, JPEG and WebP that stand upright and are small enough are not touched, whatever they come in."""
+    data = turned(orientation, kind)
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    uri = f"data:{Image.MIME[kind]};base64,{base64.b64encode(data).decode()}"
+    for image, limit in itertools.product((data, path, uri), (None, 48 * 32)):
+        assert await sent(image, max_pixels=limit) == data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+async def test_picture_on_its_side_is_turned_upright(kind: str, orientation: int) -> None:
+    """What EXIF data say of a picture's orientation is done to its pixels; JPEG stays JPEG, with its colour profile."""
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = turned(orientation, kind, icc_profile=PROFILE, **options)
+    got, expected = opened(await sent(data)), ImageOps.exif_transpose(opened(data))
+    assert got.format == ("JPEG" if kind == "JPEG" else "PNG")
+    assert closeness(got, expected) < (2 if kind == "JPEG" else 0.001)
+    assert got.info["icc_profile"] == PROFILE
+    assert got.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+async def test_other_formats_become_png(kind: str) -> None:
+    """Formats that the service's upload does not take are converted, without loss."""
+    data = written(drawing(), kind)
+    got = opened(await sent(data))
+    assert got.format == "PNG"
+    assert closeness(got, opened(data)) == 0
+
+
+async def test_tiff_is_turned_once() -> None:
+    """A TIFF, which Pillow turns by itself when it loads it, is not turned again."""
+    data = turned(6, "TIFF")
+    got = opened(await sent(data))
+    assert got.size == (32, 48)
+    assert closeness(got, drawing().transpose(Image.Transpose.ROTATE_270)) == 0
+
+
+async def test_animation_is_sent_whole_or_as_its_first_frame() -> None:
+    """An animated GIF is sent as its first frame; animated PNG and WebP travel as they are unless they are scaled."""
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue")]
+    for kind in ("GIF", "PNG", "WEBP"):
+        data = written(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+        got = await sent(data)
+        assert (got == data) is (kind != "GIF")
+        small = opened(await sent(data, max_pixels=300))
+        assert getattr(small, "n_frames", 1) == 1
+        assert small.size == (20, 15)
+        red, green, blue = np.asarray(small.convert("RGB"), int).mean(axis=(0, 1))
+        assert red > 250
+        assert max(green, blue) < 5
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (1, 3000), (3000, 1)])
+@pytest.mark.parametrize("limit", [1, 7, 6000])
+async def test_larger_picture_is_scaled_down(size: tuple[int, int], limit: int) -> None:
+    """With `max_pixels` no picture has more, from whichever source."""
+    image = drawing(size=size)
+    for source in (image, np.asarray(image), written(image), written(image, "JPEG"), written(image, "BMP")):
+        got = opened(await sent(source, max_pixels=limit))
+        expected = size if size[0] * size[1] <= limit else _smaller(size, limit)
+        assert got.size == expected
+        assert got.width * got.height <= limit or got.size == size
+
+
+@given(st.integers(1, 10**5), st.integers(1, 10**5), st.data())
+def test_scaled_size_is_the_largest_of_its_shape(width: int, height: int, data: st.DataObject) -> None:
+    """A scaled size stays within the limit, within the picture, and keeps the shape to the pixel where it can."""
+    limit = data.draw(st.integers(1, width * height))
+    small = _smaller((width, height), limit)
+    assert 1 <= small[0] <= width
+    assert 1 <= small[1] <= height
+    assert small[0] * small[1] <= limit
+    if min(small) > 1:
+        assert abs(small[0] - small[1] * width / height) <= 1 + width / height
+        assert (small[0] + 1) * (small[1] + 1) > limit * 0.99
+
+
+async def test_scaling_turns_too() -> None:
+    """A picture on its side that is scaled as well is upright afterwards."""
+    got = opened(await sent(turned(6, "JPEG"), max_pixels=24 * 16))
+    assert got.size == (16, 24)
+    assert closeness(got, drawing().transpose(Image.Transpose.ROTATE_270).resize((16, 24))) < 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+async def test_deep_picture_keeps_its_shades(kind: str) -> None:
+    """A grey picture of 16 bits that is encoded anew has the same shades in 8 bits, and is not clipped to white."""
+    shades = (np.arange(40 * 30, dtype=np.uint16).reshape(30, 40) * 54).astype(np.uint16)
+    data = written(Image.fromarray(shades), kind)
+    if kind == "PNG":
+        assert await sent(data) == data
+    got = opened(await sent(data, max_pixels=30 * 40 if kind == "TIFF" else 299))
+    assert got.mode == "L"
+    assert np.abs(np.asarray(got, int).mean() - shades.mean() / 256) < 1
+    assert np.asarray(got).min() < 6
+    assert np.asarray(got).max() > 240
+
+
+async def test_print_colours_become_screen_colours() -> None:
+    """A CMYK JPEG that is encoded anew becomes RGB, without the profile that was for ink."""
+    data = written(drawing("CMYK"), "JPEG", icc_profile=b"ink", quality=95)
+    assert await sent(data) == data
+    got = opened(await sent(data, max_pixels=24 * 16))
+    assert (got.format, got.mode, got.info.get("icc_profile")) == ("JPEG", "RGB", None)
+    assert closeness(got, drawing().resize((24, 16))) < 12
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "RGB"])
+async def test_transparency_is_kept(mode: str) -> None:
+    """What shows through still does after scaling: in palettes, in channels, and of one colour."""
+    image = Image.new("RGBA", (40, 40), (255, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 20, 40))
+    options = {"transparency": (0, 0, 0)} if mode == "RGB" else {}
+    data = written(image.quantize() if mode == "P" else image.convert(mode), **options)
+    got = opened(await sent(data, max_pixels=100))
+    alpha = np.asarray(got.getchannel("A"))
+    assert alpha[:, :4].max() < 60
+    assert alpha[:, -4:].min() > 200
+
+
+async def test_white_stays_white() -> None:
+    """The pure white region that stands for a mask is the same in a picture that is converted."""
+    image = drawing()
+    image.paste((255, 255, 255), (10, 10, 30, 20))
+    for kind in ("PNG", "BMP"):
+        got = opened(await sent(written(image, kind)))
+        assert got.convert("RGB").tobytes() == image.tobytes()
+
+
+async def test_limit_holds_for_what_is_sent(tmp_path: Path) -> None:
+    """`max_image_bytes` counts the bytes that leave: a large file that is made small enough goes through."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    path = tmp_path / "a.png"
+    path.write_bytes(written(noise))
+    with pytest.raises(ValueError, match=r"max_image_bytes\), got 1\d{5}; Session\(max_pixels=...\) makes pictures"):
+        await posted(path, max_image_bytes=20_000)
+    assert len(await sent(path, max_image_bytes=20_000, max_pixels=2500)) < 20_000
+    flat = written(Image.new("RGB", (200, 200)), "BMP")
+    assert len(flat) > 100_000
+    assert len(await sent(flat, max_image_bytes=20_000)) < 20_000
+
+
+# Broken and hostile pictures.
+
+
+def bomb(width: int = 2**15, height: int = 2**15) -> bytes:
+    """A small PNG that says that it is huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+async def test_decompression_bomb_is_refused(limit: int | None) -> None:
+    """A picture that would take gigabytes once decoded is refused in one sentence, and not decoded."""
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; .* decompression bomb"):
+        await posted(bomb(), max_pixels=limit)
+
+
+@pytest.mark.parametrize("data", [PNG[:20], JPEG, b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(24)])
+async def test_what_pillow_does_not_know_travels_unless_it_is_to_be_changed(data: bytes) -> None:
+    """Pillow is no judge of what the service takes; but what cannot be read cannot be made smaller either."""
+    (uri,) = await posted(data)
+    assert base64.b64decode(uri.partition(",")[2]) == data
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
+        await posted(data, max_pixels=100)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+async def test_broken_picture_that_must_be_converted_is_refused(kind: str) -> None:
+    """A file that is cut short is refused in one sentence before anything is paid for."""
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
+        await posted(written(drawing(), kind)[:40])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+async def test_picture_cut_short_is_not_scaled(kind: str) -> None:
+    """A file that ends in the midst of its pixels is refused when it has to be scaled."""
+    data = written(drawing(size=(400, 400)), kind)
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; "):
+        await posted(data[: len(data) // 2], max_pixels=100)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"garbage without a meaning",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04abcd\0\0\0\0",
+    ],
+)
+async def test_broken_exif_data_are_as_good_as_none(kind: str, exif: bytes) -> None:
+    """A picture with EXIF data that nobody can read travels as it is, and can be scaled."""
+    data = written(drawing(), kind, exif=b"Exif\0\0" + exif)
+    assert await sent(data) == data
+    assert opened(await sent(data, max_pixels=24 * 16)).size == (24, 16)
+
+
+# Data URIs.
+
+
+async def test_data_uri_is_treated_like_its_bytes() -> None:
+    """The picture in a data URI is turned and converted like any other; one that is right travels with its own head."""
+    for data in (turned(6, "JPEG"), written(drawing(), "BMP")):
+        uri = f"data:image/x;base64,{base64.b64encode(data).decode()}"
+        assert await sent(uri) == await sent(data)
+    wrapped = f"data:image/x-odd;a=b;base64,{base64.encodebytes(PNG).decode()}"
+    assert await posted(wrapped) == [f"data:image/x-odd;a=b;base64,{base64.b64encode(PNG).decode()}"]
+
+
+async def test_broken_data_uri_of_a_picture_is_refused() -> None:
+    """Base64 that is cut short is refused with its field."""
+    with pytest.raises(ValueError, match=r"^image must be a picture's data URI: the base64 of the data URI is broken"):
+        await posted(f"data:image/png;base64,{base64.b64encode(PNG).decode()[:-2]}")
+
+
+async def test_other_data_uris_travel_to_the_letter() -> None:
+    """Models that are not about pictures get their data as they are, up to the same size."""
+    sound = "data:audio/wav;base64," + base64.b64encode(b"RIFF\0\0\0\0WAVE" + bytes(1000)).decode()
+    assert await posted(sound, "data:,hello", local_images="upload") == [sound, "data:,hello"]
+    with pytest.raises(ValueError, match=r"^image must be .* at most 1000 bytes .* got 1012"):
+        await posted(sound, max_image_bytes=1000)
+
+
+# Without Pillow.
+
+FILES = {"turned": turned(6, "JPEG"), "plain": written(drawing()), "bomb": bomb()}
+
+
+@pytest.fixture
+def no_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow cannot be imported."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.delitem(sys.modules, "PIL.Image")
+
+
+@pytest.mark.usefixtures("no_pillow")
+async def test_without_pillow_pictures_travel_as_they_are() -> None:
+    """PNG, JPEG and WebP need no Pillow; what EXIF data say is then left to the service."""
+    for name in ("turned", "plain", "bomb"):
+        data = FILES[name]
+        (uri,) = await posted(data)
+        assert base64.b64decode(uri.partition(",")[2]) == data
+
+
+@pytest.mark.usefixtures("no_pillow")
+@pytest.mark.parametrize("make", [lambda: b"GIF89a" + bytes(9), lambda: b"II*\0", lambda: np.zeros((2, 2), np.uint8)])
+async def test_without_pillow_what_needs_it_is_refused(make: Callable[[], Any]) -> None:
+    """Other formats, and arrays, are refused in one sentence that says what to install; nothing is sent."""
+    with pytest.raises(ConfigurationError, match=r"^image .* needs Pillow: pip install 'piapi_async\[images\]'$"):
+        await posted(make())
+
+
+@pytest.mark.usefixtures("no_pillow")
+def test_without_pillow_nothing_can_be_scaled() -> None:
+    """`max_pixels` is refused when the session is made."""
+    with pytest.raises(ConfigurationError, match=r"^max_pixels needs Pillow: pip install 'piapi_async\[images\]'$"):
+        Session("k", max_pixels=100)
+
+
+# The body.
+
+
+@given(
+    st.recursive(
+        st.text(max_size=9) | st.integers() | st.none() | st.binary(max_size=300),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    ),
+    st.text(max_size=9),
+)
+def test_body_is_the_json_it_stands_for(value: Any, head: str) -> None:
+    """Bytes anywhere in a body come out as base64 behind their head, its size is exact, and it can be read twice."""
+
+    def mapped(value: Any, of_bytes: Callable[[bytes], Any]) -> Any:
+        if isinstance(value, dict):
+            return {key: mapped(item, of_bytes) for key, item in value.items()}
+        if isinstance(value, list):
+            return [mapped(item, of_bytes) for item in value]
+        return of_bytes(value) if isinstance(value, bytes) else value
+
+    content = as_json(mapped(value, lambda data: Base64(data, head=head)))
+    text = b"".join(content.pieces())
+    assert json.loads(text) == mapped(value, lambda data: head + base64.b64encode(data).decode())
+    assert (len(text), text) == (content.size, b"".join(content.pieces()))
+
+
+@pytest.mark.parametrize("size", [3 * 2**14 - 1, 3 * 2**14, 3 * 2**14 + 1, 200_000])
+def test_pieces_of_a_picture_fit_together(size: int) -> None:
+    """Base64 in pieces is the base64 of the whole, no piece is over 64 KiB, and the size is exact."""
+    data = Base64(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    pieces = list(data.pieces())
+    assert b"".join(pieces) == base64.b64encode(data.data)
+    assert len(data) == sum(map(len, pieces))
+    assert max(map(len, pieces)) <= 2**16
+
+
+async def test_body_is_the_same_when_it_is_sent_again() -> None:
+    """A submit that was not accepted is sent again with its picture whole."""
+    busy = answer({"code": 429, "message": "slow down"}, status=429)
+    async with RawServer(busy, task()) as server, Session("k", base_url=server.url) as session:
+        await session.submit(Img2Img(prompt="p", image=PNG + bytes(200_000)))
+        first, second = server.received
+    assert first.body == second.body
+    assert len(json.loads(first.body)["input"]["image"]) > 200_000 * 4 / 3
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "9"])
+def test_bad_limit_of_pixels_is_refused(value: Any) -> None:
+    """`max_pixels` is a whole number from 1."""
+    with pytest.raises((TypeError, ValueError), match=r"^max_pixels must be "):
+        Session("k", max_pixels=value)
+
+
+async def test_request_without_pictures_needs_nothing_of_this() -> None:
+    """Plain values pass by all of it."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url, local_images="upload") as session:
+        await session.submit(Txt2Img(prompt="p"))
+        assert json.loads(server.received[0].body)["input"] == {"prompt": "p"}
