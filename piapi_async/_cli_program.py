@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from piapi_async._cli_run import Interrupted
+from piapi_async._text import one_line
 from piapi_async.errors import ConfigurationError, PiAPIError
 
 FAILED = 1
@@ -98,11 +99,6 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
-
-
-def one_line(text: str) -> str:
-    """A text from anywhere, fit for a terminal: one line, and no control characters that act on it."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
 @contextmanager

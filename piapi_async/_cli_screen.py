@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from piapi_async import events
-from piapi_async._cli_program import one_line
+from piapi_async._text import one_line
 from piapi_async.task import Submittable, TaskInfo
 
 _COLOURS = {"processing": "cyan", "saving": "cyan", "saved": "green"}

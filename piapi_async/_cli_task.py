@@ -12,7 +12,7 @@ import attrs
 
 from piapi_async import errors
 from piapi_async._cli_fates import Fates, saves
-from piapi_async._cli_program import one_line
+from piapi_async._text import one_line
 from piapi_async.account import Account
 from piapi_async.flux import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA
 from piapi_async.handle import TaskHandle

@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from piapi_async import _html
+
 
 @attrs.frozen(kw_only=True)
 class Account:
@@ -39,6 +41,10 @@ class Account:
         """All that the service sent, untouched. It may hold names and ids."""
         data: dict[str, Any] = json.loads(self._json)
         return data
+
+    def _repr_html_(self) -> str:
+        """What is known, as a table in a notebook."""
+        return _html.account(self)
 
 
 def parse_account(data: Mapping[str, Any]) -> Account:

@@ -221,15 +221,10 @@ def _line(work: Work) -> tuple[str, ...]:
         short_model(work.request.model),
         work.request.task_type,
         str(work.looks),
-        f"{_seconds(info):.1f}",
+        f"{info.seconds or 0.0:.1f}",
         f"{_points(info):,}",
         work.files[0].name if len(work.files) == 1 else f"{work.name}-1..{len(work.files)}.png",
     )
-
-
-def _seconds(info: TaskInfo) -> float:
-    """How long the service had it, by the service's clock."""
-    return (info.ended_at - info.created_at).total_seconds() if info.ended_at and info.created_at else 0.0
 
 
 def _points(info: TaskInfo) -> int:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from piapi_async import _checks, errors, events
+from piapi_async import _checks, _html, errors, events
 from piapi_async._api import Api
 from piapi_async.polling import UNSET, Polling, Unset, Watch, is_young
 from piapi_async.task import TaskInfo, TaskStatus
@@ -194,6 +194,10 @@ class TaskHandle:
     def __repr__(self) -> str:
         stands = "not seen yet" if self._info is None else self._info.raw_status or self._info.status
         return f"<TaskHandle {self._task_id} {stands}>"
+
+    def _repr_html_(self) -> str:
+        """The task as last seen, in a notebook; nothing is asked for this."""
+        return _html.handle(self._task_id, info=self._info)
 
 
 def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | None:

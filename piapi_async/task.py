@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from piapi_async import _checks, _media
+from piapi_async import _checks, _html, _media
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 
 SERVICE_MODES = ("public", "private")
@@ -259,6 +259,13 @@ class TaskInfo:
         return self.status.is_terminal
 
     @property
+    def seconds(self) -> float | None:
+        """How long the service had the task, queue included, by its own clock; `None` until it says when it ended."""
+        if self.created_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.created_at).total_seconds()
+
+    @property
     def has_output(self) -> bool:
         """Whether the service returned anything: pictures, or for models other than Flux something in `raw`."""
         if self.images:
@@ -283,3 +290,10 @@ class TaskInfo:
         parts += [f"{len(self.images)} images"] * bool(self.images)
         parts += [] if self.usage is None else [f"{self.usage.consume} points"]
         return f"<TaskInfo {' '.join(' '.join(parts).split())[:300]}>"
+
+    def _repr_html_(self) -> str:
+        """The task as a card in a notebook.
+
+        Its pictures are shown from where the service keeps them for three days; after that the page has gaps.
+        """
+        return _html.task(self)

@@ -16,8 +16,8 @@ ROOT = Path(piapi_async.__file__).parent
 ORDER = [
     # 0: values
     [
-        *("_media", "_checks", "errors", "prices", "task", "_flux_parts", "_flux_base", "flux", "account"),
-        *("_content", "_calls", "_wire"),
+        *("_text", "_media", "_checks", "_html", "errors", "prices", "task", "_table"),
+        *("_flux_parts", "_flux_base", "flux", "account", "_content", "_calls", "_wire"),
     ],
     # 0: one value more, and what it takes to decode and to write it
     ["_structure", "_disk", "_pillow", "picture"],
@@ -183,6 +183,7 @@ def test_the_aiohttp_server_is_behind_two_doors() -> None:
     [
         ("sqlite3", {"ledger"}),
         ("PIL", {"_pillow", "_fitting", "emulator", "display", "demo", "_sheet"}),
+        ("IPython", {"display"}),
         ("opentelemetry", {"otel"}),
         ("ray", {"ray"}),
         ("pytest", {"pytest_plugin"}),

@@ -19,9 +19,10 @@ from PIL import Image as Picture
 from piapi_async import __main__ as entry
 from piapi_async import events
 from piapi_async._cli_fates import Fates
-from piapi_async._cli_program import Program, one_line, spoken
+from piapi_async._cli_program import Program, spoken
 from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_task import as_json, balance, summary
+from piapi_async._text import one_line
 from piapi_async.account import Account
 from piapi_async.cli import program
 from piapi_async.emulator import Constant, Emulator, Faults, TaskView
