@@ -49,6 +49,9 @@ class Html(str):
     __slots__ = ()
 
 
+_NONE = Html("")
+
+
 def escaped(content: object) -> Html:
     """Anything as HTML: what is HTML stays, all else becomes one line of text, cut where it is endless."""
     if isinstance(content, Html):
@@ -56,9 +59,12 @@ def escaped(content: object) -> Html:
     return Html(html.escape(_text.clipped(str(content), most=TEXT_MOST)))
 
 
-def joined(parts: Iterable[object], *, by: str = "") -> Html:
+SPACE, DOT = Html(" "), Html(" &middot; ")
+
+
+def joined(parts: Iterable[object], *, by: Html = _NONE) -> Html:
     """Several parts as one."""
-    return Html(escaped(by).join(map(escaped, parts)))
+    return Html(by.join(map(escaped, parts)))
 
 
 def element(name: str, *content: object, style: str = "") -> Html:
@@ -103,7 +109,8 @@ def badge(status: str, *, number: int | None = None) -> Html:
     """A status in its colour, with a sign for those who do not see it, and with how many have it."""
     sign, colour = _LOOKS.get(status, ("\N{BALLOT X}", RED))
     words = status if number is None else f"{number:,} {status}"
-    style = f"display:inline-block;padding:0 .65em;border-radius:1em;background:{colour};color:#fff;white-space:nowrap"
+    style = f"display:inline-block;padding:0 .65em;border-radius:1em;background:{colour};color:#fff"
+    style = f"{style};white-space:nowrap;margin-right:4px"
     return element("span", f"{sign} {words}", style=style)
 
 
@@ -118,6 +125,11 @@ def code(text: object) -> Html:
     return element("code", text, style=CODE)
 
 
+def unbroken(text: object) -> Html:
+    """A short text that stays on one line."""
+    return element("span", text, style="white-space:nowrap")
+
+
 def table(rows: Iterable[Sequence[object]], *, heading: Sequence[object] = (), footing: Sequence[object] = ()) -> Html:
     """Rows of cells, all to the left.
 
@@ -128,17 +140,17 @@ def table(rows: Iterable[Sequence[object]], *, heading: Sequence[object] = (), f
 
         footing: The row below them, if any.
     """
-    above = [element("thead", _row(heading, cell="th"))] if heading else []
-    below = [element("tfoot", _row(footing, cell="td", weight="600"))] if footing else []
+    above = [element("thead", _row(heading, cell="th", bold=True))] if heading else []
+    below = [element("tfoot", _row(footing, cell="td", bold=True))] if footing else []
     body = element("tbody", joined(_row(row, cell="td") for row in rows))
-    style = "border-collapse:collapse;border:none;margin:0;font-size:13px;line-height:1.6"
+    style = "border-collapse:collapse;table-layout:auto;width:auto;border:none;margin:0;font-size:13px;line-height:1.6"
     return element("table", *above, body, *below, style=style)
 
 
-def _row(cells: Sequence[object], *, cell: str, weight: str = "inherit") -> Html:
-    style = f"text-align:left;vertical-align:middle;padding:4px 14px 4px 0;border:none;border-bottom:{LINE}"
-    weight = "600" if cell == "th" else weight
-    style = f"{style};max-width:36em;white-space:normal;font-weight:{weight}"
+def _row(cells: Sequence[object], *, cell: str, bold: bool = False) -> Html:
+    # Jupyter's own style puts cells to the right, so each cell has to say it.
+    style = f"text-align:left;padding:4px 14px 4px 0;border:0;border-bottom:{LINE};max-width:36em"
+    style += ";font-weight:600" * bold
     return element("tr", *(element(cell, content, style=style) for content in cells), style="background:none")
 
 
@@ -159,9 +171,9 @@ def meter(good: float, bad: float) -> Html:
 
 def task(info: "TaskInfo") -> Html:
     """A task as a card: where it stands, its times, what it costs, why it failed, its pictures."""
-    name = element("b", joined(filter(None, (info.model, info.task_type)), by=" \N{MIDDLE DOT} "))
-    facts = joined([code(info.task_id), *_facts(info)], by=" \N{MIDDLE DOT} ")
-    parts = [element("div", badge(info.status), " ", name), element("div", facts, style=FAINT)]
+    name = element("b", joined(filter(None, (info.model, info.task_type)), by=DOT))
+    facts = joined([code(info.task_id), *_facts(info)], by=DOT)
+    parts = [element("div", badge(info.status), SPACE, name), element("div", facts, style=FAINT)]
     if info.reason:
         parts.append(element("div", info.reason, style=f"border-left:3px solid {RED};padding-left:8px;margin-top:6px"))
     if info.images:
@@ -177,7 +189,7 @@ def _facts(info: "TaskInfo") -> Iterator[str]:
     if info.seconds is not None:
         yield f"{info.seconds:,.1f} s{_split(info)}"
     if info.usage is not None:
-        yield f"{_text.usd(info.usage.usd)} USD" + " so far" * (not info.is_terminal)
+        yield f"{_text.usd(info.usage.usd)} USD" + ", not final" * (not info.is_terminal)
 
 
 def _split(info: "TaskInfo") -> str:
@@ -201,7 +213,7 @@ def handle(task_id: str, *, info: "TaskInfo | None") -> Html:
     """Somebody's end of a task: the task as last seen."""
     if info is not None:
         return element("div", element("div", "TaskHandle, the task as last seen:", style=FAINT), task(info))
-    return card(element("div", "TaskHandle ", code(task_id), " not seen yet"))
+    return card(element("div", joined(["TaskHandle", code(task_id), "not seen yet"], by=SPACE)))
 
 
 def account(values: "Account") -> Html:

@@ -16,7 +16,7 @@ ROWS_MOST = 200
 REASON_WIDTH = 60
 """Characters of a reason in a table of plain text."""
 
-_NOTHING = "\N{EN DASH}"
+_NOTHING = "-"
 
 
 class HasBytes(Protocol):
@@ -97,7 +97,7 @@ class Row:
         else:
             return _html.escaped("")
         more = self.number_of_pictures - 1
-        return _html.joined([shown, f" +{more}" if more else ""])
+        return _html.joined([shown, *[f"+{more}"] * bool(more)], by=_html.SPACE)
 
 
 def _row(item: object, *, name: str) -> Row:
@@ -149,7 +149,8 @@ class Table:
 
     def _total(self) -> str:
         counts = Counter(row.status for row in self._rows)
-        told = ", ".join(f"{number:,} {status}" for status, number in counts.items())
+        order = sorted(counts, key=lambda status: status != TaskStatus.COMPLETED)
+        told = ", ".join(f"{counts[status]:,} {status}" for status in order)
         return _text.counted(len(self._rows), "task") + f": {told}" * bool(told)
 
     def _pictures(self) -> str:
@@ -166,7 +167,13 @@ class Table:
     def _repr_html_(self) -> str:
         pictures, reasons = self._has_pictures, self._has_reasons
         heading = [""] * pictures + ["task", "status", "model", "seconds", "USD"] + ["reason"] * reasons
-        footing = [self._pictures()] * pictures + [self._total(), "", "", "", self._cost()]
+        footing = [_html.unbroken(self._pictures())] * pictures + [
+            _html.unbroken(self._total()),
+            "",
+            "",
+            "",
+            self._cost(),
+        ]
         footing += [""] * reasons
         table = _html.table(map(self._html_cells, self._shown), heading=heading, footing=footing)
         note = _html.element("div", self._hidden(), style=_html.FAINT) if self._hidden() else ""
@@ -175,7 +182,13 @@ class Table:
     def _html_cells(self, row: Row) -> Sequence[object]:
         name, *others = row.cells()
         thumbnail = [row.thumbnail()] * self._has_pictures
-        return [*thumbnail, name, _html.badge(row.status), *others, *[row.reason] * self._has_reasons]
+        return [
+            *thumbnail,
+            name,
+            _html.badge(row.status),
+            *map(_html.unbroken, others),
+            *[row.reason] * self._has_reasons,
+        ]
 
     def __str__(self) -> str:
         heading = ("task", "status", "pictures", "model", "seconds", "USD", "reason")

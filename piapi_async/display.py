@@ -228,8 +228,8 @@ class Progress:
         good = counts.get(TaskStatus.COMPLETED, 0)
         bar = _html.meter(good / expected, (self._over() - good) / expected)
         badges = [_html.badge(status, number=number) for status, number in counts.items()]
-        facts = _html.element("span", " \N{MIDDLE DOT} ".join(self._facts()), style=_html.FAINT)
-        line = _html.joined([_html.element("b", self._headline()), *badges, facts], by=" ")
+        facts = _html.element("span", _html.joined(self._facts(), by=_html.DOT), style=_html.FAINT)
+        line = _html.joined([_html.element("b", self._headline()), *badges, facts], by=_html.SPACE)
         return _html.card(line, bar)
 
     def __str__(self) -> str:
