@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from piapi_async import _checks, _media, _text
+from piapi_async.prices import dollars
 
 if TYPE_CHECKING:
     from piapi_async.account import Account
@@ -189,7 +190,7 @@ def _facts(info: "TaskInfo") -> Iterator[str]:
     if info.seconds is not None:
         yield f"{info.seconds:,.1f} s{_split(info)}"
     if info.usage is not None:
-        yield f"{_text.usd(info.usage.usd)} USD" + ", not final" * (not info.is_terminal)
+        yield f"{dollars(info.usage.consume)} USD" + ", not final" * (not info.is_terminal)
 
 
 def _split(info: "TaskInfo") -> str:

@@ -1,17 +1,23 @@
 """`Table`: many tasks and what came of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
 from piapi_async import _checks, _html, _text, errors
-from piapi_async.prices import POINTS_PER_USD
+from piapi_async.prices import dollars
 from piapi_async.task import TaskInfo, TaskStatus
 
 ROWS_MOST = 200
 """Rows that a table shows, unless told otherwise."""
+
+INLINE_MOST = 16 * 1024 * 1024
+"""Characters that the pictures inside one table may take together: a page much larger than that is slow."""
+
+LINK_MOST = 8 * 1024
+"""Characters that a link to a picture may take."""
 
 REASON_WIDTH = 60
 """Characters of a reason in a table of plain text."""
@@ -84,20 +90,26 @@ class Row:
             self.name or (_NOTHING if info is None else info.task_id),
             _NOTHING if info is None else info.model.removeprefix("Qubico/"),
             _NOTHING if info is None or info.seconds is None else f"{info.seconds:,.1f}",
-            _NOTHING if self.points is None else _text.usd(self.points / POINTS_PER_USD),
+            _NOTHING if self.points is None else dollars(self.points),
         )
 
-    def thumbnail(self) -> _html.Html:
-        """The first picture, small, and how many more there are."""
-        if self.pictures:
-            first = self.pictures[0]
-            shown = _html.picture(first.data, media_type=first.media_type, style=_html.THUMBNAIL)
-        elif self.info is not None and self.info.images:
-            shown = _html.image(self.info.images[0].url, style=_html.THUMBNAIL)
-        else:
+    def thumbnail(self, *, most: int) -> _html.Html:
+        """The first picture, small, and how many more there are.
+
+        Args:
+            most: Characters it may take; a larger one is shown by its link.
+        """
+        if not self.number_of_pictures:
             return _html.escaped("")
+        first = next((shown for shown in self._ways() if len(shown) <= most), "(too large to show)")
         more = self.number_of_pictures - 1
-        return _html.joined([shown, *[f"+{more}"] * bool(more)], by=_html.SPACE)
+        return _html.joined([first, *[f"+{more}"] * bool(more)], by=_html.SPACE)
+
+    def _ways(self) -> Iterator[_html.Html]:
+        for picture in self.pictures[:1]:
+            yield _html.picture(picture.data, media_type=picture.media_type, style=_html.THUMBNAIL)
+        if self.info is not None and self.info.images:
+            yield _html.image(self.info.images[0].url, style=_html.THUMBNAIL)
 
 
 def _row(item: object, *, name: str) -> Row:
@@ -158,7 +170,7 @@ class Table:
 
     def _cost(self) -> str:
         known = [row.points for row in self._rows if row.points is not None]
-        return _text.usd(sum(known) / POINTS_PER_USD) if known else _NOTHING
+        return dollars(sum(known)) if known else _NOTHING
 
     def _hidden(self) -> str:
         hidden = len(self._rows) - len(self._shown)
@@ -175,20 +187,18 @@ class Table:
             self._cost(),
         ]
         footing += [""] * reasons
-        table = _html.table(map(self._html_cells, self._shown), heading=heading, footing=footing)
+        table = _html.table(self._html_rows(), heading=heading, footing=footing)
         note = _html.element("div", self._hidden(), style=_html.FAINT) if self._hidden() else ""
         return _html.element("div", table, note, style="overflow-x:auto")
 
-    def _html_cells(self, row: Row) -> Sequence[object]:
-        name, *others = row.cells()
-        thumbnail = [row.thumbnail()] * self._has_pictures
-        return [
-            *thumbnail,
-            name,
-            _html.badge(row.status),
-            *map(_html.unbroken, others),
-            *[row.reason] * self._has_reasons,
-        ]
+    def _html_rows(self) -> Iterator[Sequence[object]]:
+        left = INLINE_MOST
+        for row in self._shown:
+            name, *others = row.cells()
+            thumbnail = row.thumbnail(most=max(left, LINK_MOST))
+            left -= len(thumbnail)
+            told = [name, _html.badge(row.status), *map(_html.unbroken, others)]
+            yield [*[thumbnail] * self._has_pictures, *told, *[row.reason] * self._has_reasons]
 
     def __str__(self) -> str:
         heading = ("task", "status", "pictures", "model", "seconds", "USD", "reason")

@@ -1,4 +1,4 @@
-"""Words and numbers from anywhere, made fit to be shown to people."""
+"""Words from anywhere, made fit to be shown to people."""
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
@@ -17,8 +17,3 @@ def clipped(text: str, *, most: int) -> str:
 def counted(number: int, word: str) -> str:
     """The number with its word: `1 task`, `2,000 tasks`."""
     return f"{number:,} {word}" + "s" * (number != 1)
-
-
-def usd(amount: float) -> str:
-    """US dollars, to the hundredth of a cent: the cheapest picture costs 0.0015."""
-    return f"{amount:,.4f}"

@@ -21,7 +21,7 @@ from typing import Any, Self, TextIO
 from piapi_async import _checks, _html, _text, events
 from piapi_async._clock import Clock
 from piapi_async._table import Row, Table
-from piapi_async.prices import POINTS_PER_USD
+from piapi_async.prices import dollars
 from piapi_async.task import TaskInfo, TaskStatus
 
 __all__ = ["INTERVAL", "Progress", "Row", "Table"]
@@ -219,7 +219,7 @@ class Progress:
             yield f"{self._now - self._began:,.1f} s"
         points = [seen.points for seen in self._tasks.values() if seen.points is not None]
         if points:
-            yield f"{_text.usd(sum(points) / POINTS_PER_USD)} USD"
+            yield f"{dollars(sum(points))} USD"
         if self._ending:
             yield self._ending
 

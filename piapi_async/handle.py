@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from piapi_async import _checks, _html, errors, events
+from piapi_async import _checks, _html, _text, errors, events
 from piapi_async._api import Api
 from piapi_async.polling import UNSET, Polling, Unset, Watch, is_young
 from piapi_async.task import TaskInfo, TaskStatus
@@ -193,7 +193,7 @@ class TaskHandle:
 
     def __repr__(self) -> str:
         stands = "not seen yet" if self._info is None else self._info.raw_status or self._info.status
-        return f"<TaskHandle {self._task_id} {stands}>"
+        return f"<TaskHandle {_text.clipped(f'{self._task_id} {stands}', most=300)}>"
 
     def _repr_html_(self) -> str:
         """The task as last seen, in a notebook; nothing is asked for this."""

@@ -9,6 +9,7 @@ Prices change, so every table can be overridden:
 import datetime as dt
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import attrs
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 POINTS_PER_USD = 10_000_000
 """Points that make a US dollar: measured by others and in agreement with the documented examples, not documented."""
+
+
+def dollars(points: int) -> str:
+    """Points as US dollars for people, to the hundredth of a cent; any number a server may send has its text."""
+    return f"{Decimal(points) / POINTS_PER_USD:,.4f}"
 
 
 def _check_prices(_instance: object, _attribute: object, value: object) -> None:

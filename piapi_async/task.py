@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from piapi_async import _checks, _html, _media
+from piapi_async import _checks, _html, _media, _text
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 
 SERVICE_MODES = ("public", "private")
@@ -289,7 +289,7 @@ class TaskInfo:
         parts = [self.task_id, self.raw_status or str(self.status), self.model, self.task_type]
         parts += [f"{len(self.images)} images"] * bool(self.images)
         parts += [] if self.usage is None else [f"{self.usage.consume} points"]
-        return f"<TaskInfo {' '.join(' '.join(parts).split())[:300]}>"
+        return f"<TaskInfo {_text.clipped(' '.join(filter(None, parts)), most=300)}>"
 
     def _repr_html_(self) -> str:
         """The task as a card in a notebook.

@@ -16,7 +16,7 @@ ROOT = Path(piapi_async.__file__).parent
 ORDER = [
     # 0: values
     [
-        *("_text", "_media", "_checks", "_html", "errors", "prices", "task", "_table"),
+        *("_text", "_media", "_checks", "errors", "prices", "_html", "task", "_table"),
         *("_flux_parts", "_flux_base", "flux", "account", "_content", "_calls", "_wire"),
     ],
     # 0: one value more, and what it takes to decode and to write it

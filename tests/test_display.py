@@ -191,6 +191,8 @@ def test_no_text_gets_out_of_its_place(drawn: tuple[Any, Any, TaskStatus]) -> No
     ]
     assert read(tables[0]).shape == read(tables[1]).shape
     assert _text.one_line(texts[0]) in read(hostile).text
+    for shown in (repr(hostile), str(tables[0])):
+        assert all(char.isprintable() or char == "\n" for char in shown)
 
 
 @given(st.lists(URLS | st.text(), min_size=1, max_size=20))
@@ -241,6 +243,13 @@ def test_card_of_what_is_not_over() -> None:
     assert read(info).text == "? unknown x · xx · the service says 'ren<d>ering' · 0.0015 USD, not finalx"
 
 
+def test_any_cost_is_shown() -> None:
+    """A server may send numbers that no float holds; a card and a table show them all the same."""
+    info = attrs.evolve(DONE, usage=Usage(consume=10**400))
+    assert "1" + ",000" * 131 + ".0000 USD" in read(info).text
+    assert "1" + ",000" * 131 + ".0000" in read(Table([info])).text
+
+
 def test_card_of_a_failure() -> None:
     """A failed task says why; times that are known in part are told as far as they are."""
     info = attrs.evolve(task(status=TaskStatus.FAILED), logs=("out of memory",), created_at=CREATED)
@@ -286,6 +295,17 @@ async def test_handle_shows_what_it_saw() -> None:
         )
         assert len(emulator.requests) == number
         assert read(await again).addresses()
+
+
+async def test_reprs_are_harmless() -> None:
+    """A status with control characters in it does not reach the terminal by way of a `repr`."""
+    async with (
+        Emulator(status_words={"pending": "ren\x1b[2Jdering"}) as emulator,
+        Session(emulator.api_key, base_url=emulator.url) as session,
+    ):
+        handle = await session.submit(Img2Img(prompt="a cat", image=CAT))
+        assert repr(handle) == f"<TaskHandle {handle.task_id} ren\N{REPLACEMENT CHARACTER}[2Jdering>"
+        assert repr(handle.info).isprintable()
 
 
 @attrs.frozen
@@ -377,6 +397,16 @@ def test_large_tables_are_summed_up() -> None:
     assert len(table._repr_html_()) < 250_000
     assert read(table).text.endswith("3,100 not shown")
     assert len(str(Table([DONE] * 3, limit=0)).splitlines()) == 2
+
+
+def test_tables_stay_small() -> None:
+    """Pictures that a page would choke on are shown by their links, or not at all, and others are still shown."""
+    large = Bytes(CAT + bytes(5_000_000))
+    inline = attrs.evolve(DONE, images=(Image(_media.encode_data_uri(large.data, media_type="image/jpeg")),))
+    table = Table([*[Row(info=DONE, pictures=[large])] * 4, inline, Row(info=FAILED, pictures=[large]), DONE])
+    links = read(table).addresses()
+    assert [link[:5] for link in links] == [*["data:"] * 2, *["https"] * 6]
+    assert read(table).text.count("(too large to show)") == 2
 
 
 @pytest.mark.parametrize("item", ["text", None, 3])
