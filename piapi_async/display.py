@@ -123,7 +123,6 @@ class Progress:
         self._closed = False
 
     def __enter__(self) -> Self:
-        self._stop_timer()
         self._begin()
         self._show()
         return self

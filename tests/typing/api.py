@@ -33,6 +33,7 @@ from piapi_async import (
     Txt2Img,
     WebhookConfig,
 )
+from piapi_async.display import Progress, Row, Table
 from piapi_async.events import Event, Submitted
 from piapi_async.task import Submittable
 
@@ -91,7 +92,7 @@ async def use() -> None:
         upload_url="https://example.com",
         local_images="upload",
         max_pixels=2**20,
-        observers=[observe],
+        observers=[observe, Progress(total=3)],
     )
     async with session as entered:
         assert_type(entered, Session)
@@ -118,6 +119,10 @@ async def use() -> None:
         assert_type(picture.save("a.png", overwrite=True), Path)
         assert_type(await session.download(infos[0].images[0], "a.png"), Path)
         assert_type(await session.account(), Account)
+        outcomes = await asyncio.gather(*map(session.run, REQUESTS), return_exceptions=True)
+        assert_type(Table(outcomes).rows, tuple[Row, ...])
+        assert_type(Table({"a bear": infos[0]}, limit=20).rows, tuple[Row, ...])
+        assert_type(infos[0].seconds, float | None)
         assert_type(session.spent, float)
         assert_type(await session.upload(Path("a.mp4"), filename="a.mp4"), str)
         assert_type(await session.upload(PIL.Image.new("L", (1, 1))), str)
