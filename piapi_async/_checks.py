@@ -52,6 +52,14 @@ def number(
     return check
 
 
+def count(name: str, value: object) -> None:
+    """Refuse what is no whole number of things."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(TypeError, name=name, allowed="a whole number >= 0", value=value)
+    if value < 0:
+        raise refuse(ValueError, name=name, allowed="a whole number >= 0", value=value)
+
+
 def _describe(*, above: float, at_least: float, at_most: float, integer: bool) -> str:
     bounds = [
         f"{sign} {bound:g}" for sign, bound in ((">", above), (">=", at_least), ("<=", at_most)) if math.isfinite(bound)

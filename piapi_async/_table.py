@@ -118,16 +118,22 @@ def _row(item: object, *, name: str) -> Row:
     if isinstance(item, TaskInfo):
         return Row(name=name, info=item)
     if isinstance(item, BaseException):
-        return Row(name=name, info=getattr(item, "info", None), error=item)
+        return Row(name=name, info=_info(item), error=item)
     if not (hasattr(item, "info") or hasattr(item, "error")):
         allowed = "a TaskInfo, an exception, a Row, or something with .info or .error"
         raise _checks.refuse(TypeError, name="each of items", allowed=allowed, value=item)
     return Row(
-        name=name or getattr(item, "name", ""),
-        info=getattr(item, "info", None),
+        name=name or str(getattr(item, "name", None) or ""),
+        info=_info(item),
         error=getattr(item, "error", None),
         pictures=getattr(item, "pictures", ()),
     )
+
+
+def _info(item: object) -> TaskInfo | None:
+    """What it knows of a task: other people's exceptions, too, may have an `info`, of another kind."""
+    info = getattr(item, "info", None)
+    return info if isinstance(info, TaskInfo) else None
 
 
 class Table:
@@ -140,15 +146,14 @@ class Table:
         limit: The most rows to show. When there are more tasks than that, those that completed are only counted.
 
     Raises:
-        TypeError: An item is none of these.
+        TypeError: An item is none of these, or `limit` is no whole number.
         ValueError: `limit` is negative.
     """
 
     def __init__(self, items: Iterable[object] | Mapping[str, object], *, limit: int = ROWS_MOST) -> None:
-        if limit < 0:
-            raise _checks.refuse(ValueError, name="limit", allowed="a whole number >= 0", value=limit)
+        _checks.count("limit", limit)
         pairs = items.items() if isinstance(items, Mapping) else (("", item) for item in items)
-        self._rows = tuple(_row(item, name=name) for name, item in pairs)
+        self._rows = tuple(_row(item, name=str(name)) for name, item in pairs)
         few = len(self._rows) <= limit
         self._shown = [row for row in self._rows if few or row.status != TaskStatus.COMPLETED][:limit]
         self._has_pictures = any(row.number_of_pictures for row in self._shown)
@@ -179,14 +184,8 @@ class Table:
     def _repr_html_(self) -> str:
         pictures, reasons = self._has_pictures, self._has_reasons
         heading = [""] * pictures + ["task", "status", "model", "seconds", "USD"] + ["reason"] * reasons
-        footing = [_html.unbroken(self._pictures())] * pictures + [
-            _html.unbroken(self._total()),
-            "",
-            "",
-            "",
-            self._cost(),
-        ]
-        footing += [""] * reasons
+        total = [_html.unbroken(self._total()), *[""] * 3, self._cost()]
+        footing = [_html.unbroken(self._pictures())] * pictures + total + [""] * reasons
         table = _html.table(self._html_rows(), heading=heading, footing=footing)
         note = _html.element("div", self._hidden(), style=_html.FAINT) if self._hidden() else ""
         return _html.element("div", table, note, style="overflow-x:auto")

@@ -104,11 +104,8 @@ class Progress:
     """
 
     def __init__(self, *, total: int | None = None) -> None:
-        allowed = "a whole number >= 0, or None"
-        if total is not None and (isinstance(total, bool) or not isinstance(total, int)):
-            raise _checks.refuse(TypeError, name="total", allowed=allowed, value=total)
-        if total is not None and total < 0:
-            raise _checks.refuse(ValueError, name="total", allowed=allowed, value=total)
+        if total is not None:
+            _checks.count("total", total)
         self._total = total
         self._timer: asyncio.TimerHandle | None = None
         self._begin()

@@ -85,6 +85,14 @@ URLS = st.sampled_from(
 )
 
 
+@attrs.frozen
+class Named:
+    """What carries a name of another kind, and nothing yet."""
+
+    name: int = 7
+    error: None = None
+
+
 class Page(HTMLParser):
     """A snippet, read as a browser does: its elements, their attributes, and its text."""
 
@@ -416,16 +424,28 @@ def test_table_of_other_things(item: object) -> None:
         Table([item])
 
 
-def test_table_with_a_bad_limit() -> None:
-    """A negative limit is refused."""
-    with pytest.raises(ValueError, match=r"^limit must be a whole number >= 0, got -1$"):
-        Table([], limit=-1)
+@pytest.mark.parametrize(("limit", "kind"), [(-1, ValueError), (2.5, TypeError)])
+def test_table_with_a_bad_limit(limit: Any, kind: type[Exception]) -> None:
+    """A limit that is no number of rows is refused."""
+    with pytest.raises(kind, match=rf"^limit must be a whole number >= 0, got {limit}$"):
+        Table([], limit=limit)
+
+
+def test_what_only_looks_like_a_task() -> None:
+    """Exceptions of other people may have an `info` of another kind, and names need not be texts."""
+
+    class StrangeError(Exception):
+        info = "none of ours"
+
+    line = str(Table({3: StrangeError("odd")})).splitlines()[1]
+    assert " ".join(line.split()) == "3 StrangeError 0 - - - odd"
+    assert Table([Named()]).rows == (Row(name="7"),)
 
 
 @pytest.mark.parametrize(("total", "kind"), [(-1, ValueError), (True, TypeError), (1.5, TypeError)])
 def test_bad_totals(total: Any, kind: type[Exception]) -> None:
     """A total that is no number of tasks is refused."""
-    with pytest.raises(kind, match=rf"^total must be a whole number >= 0, or None, got {total}$"):
+    with pytest.raises(kind, match=rf"^total must be a whole number >= 0, got {total}$"):
         Progress(total=total)
 
 
