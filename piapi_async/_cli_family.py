@@ -1,6 +1,8 @@
-"""The commands for the rest of the Flux family, one for each task, and `account`."""
+"""The commands for the rest of the Flux family, one for each task, `upload` and `account`."""
 
 import json
+from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,6 +14,7 @@ from piapi_async._cli_run import Setting
 from piapi_async._cli_session import ask
 from piapi_async._cli_task import balance
 from piapi_async.flux import FillInpaint, FillOutpaint, Kontext, LoRA, ReduxVariation, Txt2Img, Txt2ImgLora
+from piapi_async.session import Session
 from piapi_async.task import Submittable
 
 _width = click.option("--width", type=int, metavar="PIXELS", help="The picture's width.")
@@ -94,6 +97,35 @@ def account(setting: Setting, /, *, is_json: bool, is_emulated: bool) -> None:
     found = ask(lambda session: session.account(), setting=setting, is_emulated=is_emulated)
     known = attrs.asdict(found, filter=lambda field, _value: not field.name.startswith("_"))
     click.echo(json.dumps(known) if is_json else balance(found))
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), shell_complete=types.files)
+@click.option("--filename", metavar="NAME", help="The name to upload it under; needed for mp4, wav and mp3.")
+@options.max_pixels
+@options.as_json
+@options.emulated
+@options.setting
+def upload(
+    setting: Setting,
+    /,
+    *,
+    file: Path,
+    filename: str | None,
+    max_pixels: int | None,
+    is_json: bool,
+    is_emulated: bool,
+) -> None:
+    """Upload FILE, and print its link, which lives for 24 hours.
+
+    This is free, but PiAPI wants its Creator plan or higher. A link can stand for IMAGE in every command.
+    """
+
+    def work(session: Session) -> Awaitable[str]:
+        return session.upload(file, filename=filename)
+
+    link = ask(work, setting=setting, is_emulated=is_emulated, max_pixels=max_pixels)
+    click.echo(json.dumps({"url": link}) if is_json else link)
 
 
 FAMILY = (txt2img, inpaint, outpaint, variation, kontext)

@@ -4,15 +4,16 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from piapi_async import _cli_types as types
+from piapi_async._arguments import LocalImages
 from piapi_async._cli_fates import Fates, OnCancel
 from piapi_async._cli_run import Setting
 from piapi_async._cli_session import attend
-from piapi_async._cli_task import Done, make, record
+from piapi_async._cli_task import Done, Saving, make, record
 from piapi_async.flux import LORA_TYPES
 from piapi_async.session import Session
 from piapi_async.task import SERVICE_MODES, Submittable, WebhookConfig
@@ -49,10 +50,32 @@ def out(default: str | None, *, about: str) -> Callable[[F], F]:
     return click.option("--out", type=kind, default=default, show_default=True, metavar="DIR", help=about)
 
 
+naming = click.option(
+    "--name",
+    type=types.naming,
+    metavar="TEMPLATE",
+    help="How to name the files, e.g. '{model}/{date}-{n}'.  [default: the task's id]",
+)
+sidecar = click.option("--sidecar", is_flag=True, help="Write a JSON file beside them: request, times, cost, digests.")
+local_images = click.option(
+    "--local-images",
+    type=click.Choice(get_args(LocalImages)),
+    default="data-uri",
+    show_default=True,
+    help="How local pictures travel: inside the request, or as links of the upload (Creator plan or higher).",
+)
+max_pixels = click.option(
+    "--max-pixels", type=int, metavar="NUMBER", help="Scale local pictures down to so many pixels at most."
+)
+
 _PAID = (
     click.option("--service-mode", type=click.Choice(SERVICE_MODES), help="Pay per use, or host-your-account."),
     click.option("--webhook", metavar="URL", help="Where the service is to report the task as well."),
     out(".", about="Where the pictures go."),
+    naming,
+    sidecar,
+    local_images,
+    max_pixels,
     timeout,
     click.option(
         "--max-spend",
@@ -87,6 +110,10 @@ def pay(
     *,
     webhook: str | None,
     out: Path,
+    name: str | None,
+    sidecar: bool,
+    local_images: LocalImages,
+    max_pixels: int | None,
     timeout: float | None,
     max_spend: float | None,
     is_json: bool,
@@ -101,9 +128,17 @@ def pay(
 
         setting: What to run on.
 
-        webhook: Of `paid`, like the next six.
+        webhook: Of `paid`, like the next ten.
 
         out: Where the pictures go.
+
+        name: The template for their names; `None` for the task's id.
+
+        sidecar: Whether to write a JSON file beside them.
+
+        local_images: How local pictures travel.
+
+        max_pixels: The most pixels they have; `None` for any.
 
         timeout: Seconds to wait; `None` for the policy's.
 
@@ -122,10 +157,11 @@ def pay(
     told = None if webhook is None else WebhookConfig(webhook)
 
     async def work(session: Session, fates: Fates) -> Done:
-        return await make(request, session=session, fates=fates, webhook=told, out=out, timeout=timeout)
+        saving = Saving(out=out, name=name, sidecar=sidecar, request=request)
+        return await make(request, session=session, fates=fates, webhook=told, saving=saving, timeout=timeout)
 
-    limits = {"on_cancel": on_cancel, "max_spend_usd": max_spend}
-    report(attend(work, setting=setting, is_emulated=is_emulated, **limits), is_json=is_json)
+    given = {"on_cancel": on_cancel, "max_spend_usd": max_spend, "local_images": local_images, "max_pixels": max_pixels}
+    report(attend(work, setting=setting, is_emulated=is_emulated, **given), is_json=is_json)
 
 
 def report(done: Done, *, is_json: bool) -> None:

@@ -58,11 +58,12 @@ def ask(
     setting: Setting,
     farewell: Farewell = nothing_to_say,
     is_emulated: bool = False,
+    **given: Any,
 ) -> T:
     """Do the work of one short question, without a display; the arguments are those of `attend` and of `run`."""
 
     async def asked() -> T:
-        async with _session(is_emulated=is_emulated) as session:
+        async with _session(is_emulated=is_emulated, **given) as session:
             return await work(session)
 
     return run(asked(), setting=setting, say=Glance(Console(stderr=True)).say, farewell=farewell)

@@ -49,6 +49,20 @@ def build(
 
 
 @attrs.frozen(kw_only=True)
+class Saving:
+    """How the pictures of a task are saved: the arguments of `Session.save`."""
+
+    out: Path
+    name: str | None
+    sidecar: bool
+    request: Submittable | None = None
+
+    async def __call__(self, info: TaskInfo, *, session: Session) -> tuple[Path, ...]:
+        """Save them."""
+        return await session.save(info, self.out, name=self.name, sidecar=self.sidecar, request=self.request)
+
+
+@attrs.frozen(kw_only=True)
 class Done:
     """A completed task, and the files of its pictures unless they were not to be saved."""
 
@@ -67,17 +81,17 @@ async def make(
     session: Session,
     fates: Fates,
     webhook: WebhookConfig | None,
-    out: Path,
+    saving: Saving,
     timeout: float | None,
 ) -> "Done":
     """Submit a task, wait for it and save its pictures."""
     # Before anything is paid for: a folder that cannot be made would be a pity afterwards.
-    await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(saving.out.mkdir, parents=True, exist_ok=True)
     handle = await fates.submit(session, request, webhook=webhook)
-    return await finish(handle, session=session, out=out, timeout=timeout)
+    return await finish(handle, session=session, saving=saving, timeout=timeout)
 
 
-async def finish(handle: TaskHandle, *, session: Session, out: Path | None, timeout: float | None) -> "Done":
+async def finish(handle: TaskHandle, *, session: Session, saving: Saving | None, timeout: float | None) -> "Done":
     """Wait for a task, and save its pictures if that is wanted.
 
     Args:
@@ -85,15 +99,15 @@ async def finish(handle: TaskHandle, *, session: Session, out: Path | None, time
 
         session: Where it was submitted.
 
-        out: Where to save, or `None`.
+        saving: How to save them, or `None`.
 
         timeout: Seconds; `None` for the policy's.
     """
     info = await handle.wait(timeout=UNSET if timeout is None else timeout)
-    if out is None:
+    if saving is None:
         return Done(info=info)
     with _paid(info):
-        return Done(info=info, files=tuple(map(str, await session.save(info, out))))
+        return Done(info=info, files=tuple(map(str, await saving(info, session=session))))
 
 
 @contextmanager

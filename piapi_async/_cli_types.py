@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 
 from piapi_async._checks import is_http_url
 from piapi_async._media import is_data_uri
+from piapi_async._naming import naming as check_naming
 from piapi_async.flux import DEV, DEV_ADVANCED, SCHNELL, ControlNet, ImageSource, LoRA
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -64,6 +65,15 @@ def seconds(value: str) -> float:
     if (result := number(value)) < 0:
         raise click.BadParameter(f"{value!r} is less than 0 seconds")
     return result
+
+
+def naming(value: str) -> str:
+    """A template for names."""
+    try:
+        check_naming(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 def lora(value: str) -> LoRA:

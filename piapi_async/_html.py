@@ -4,6 +4,7 @@ Text, whoever wrote it, becomes HTML in `escaped` alone, and an address the sour
 http(s) links and data URIs of pictures do. Colours are the page's own, or such as can be read on light and dark.
 """
 
+import base64
 import html
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ def picture(data: bytes, *, media_type: str, style: str = PICTURE, alt: str = "p
 
         alt: What is read where it cannot be seen.
     """
-    return image(_media.encode_data_uri(data, media_type=media_type), style=style, alt=alt)
+    return image(f"data:{media_type};base64,{base64.b64encode(data).decode()}", style=style, alt=alt)
 
 
 def badge(status: str, *, number: int | None = None) -> Html:

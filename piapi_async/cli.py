@@ -14,13 +14,13 @@ from rich.console import Console
 from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._cli_emulator import run_emulator
-from piapi_async._cli_family import FAMILY, account
+from piapi_async._cli_family import FAMILY, account, upload
 from piapi_async._cli_fates import Fates
 from piapi_async._cli_program import Program
 from piapi_async._cli_run import Setting, run
 from piapi_async._cli_screen import Board
 from piapi_async._cli_session import ask, attend, need_pillow
-from piapi_async._cli_task import Done, as_json, build, finish, summary
+from piapi_async._cli_task import Done, Saving, as_json, build, finish, summary
 from piapi_async.flux import CONTROL_TYPES, LORA_TYPES
 from piapi_async.session import Session
 
@@ -115,15 +115,28 @@ def get(setting: Setting, /, *, task_id: str, is_raw: bool) -> None:
 @task.command()
 @_task_id
 @options.out(None, about="Save the pictures here; without it their links are printed.")
+@options.naming
+@options.sidecar
 @options.timeout
 @options.as_json
 @options.setting
-def wait(setting: Setting, /, *, task_id: str, out: Path | None, timeout: float | None, is_json: bool) -> None:
+def wait(
+    setting: Setting,
+    /,
+    *,
+    task_id: str,
+    out: Path | None,
+    name: str | None,
+    sidecar: bool,
+    timeout: float | None,
+    is_json: bool,
+) -> None:
     """Wait until the task ID is over, and print its pictures. This is free."""
 
     async def work(session: Session, fates: Fates) -> Done:
         fates.know(task_id)
-        return await finish(session.task(task_id), session=session, out=out, timeout=timeout)
+        saving = None if out is None else Saving(out=out, name=name, sidecar=sidecar)
+        return await finish(session.task(task_id), session=session, saving=saving, timeout=timeout)
 
     options.report(attend(work, setting=setting), is_json=is_json)
 
@@ -143,5 +156,5 @@ def cancel(setting: Setting, /, *, task_id: str) -> None:
     click.echo(summary(ask(lambda session: session.cancel_task(task_id), setting=setting, farewell=farewell)))
 
 
-for command in (*FAMILY, account, run_emulator):
+for command in (*FAMILY, upload, account, run_emulator):
     program.add_command(command)

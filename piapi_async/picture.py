@@ -1,11 +1,11 @@
-"""`Picture`: a finished picture in memory."""
+"""`Picture`: a finished picture in memory, which notebooks show."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from piapi_async import _checks, _disk, _media, _pillow, _structure
+from piapi_async import _checks, _disk, _html, _media, _pillow, _structure
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -89,6 +89,9 @@ class Picture:
             OSError: Pillow cannot read it.
         """
         return _pillow.open_picture(self.data, what="Picture.to_pil()")
+
+    def _repr_html_(self) -> str:
+        return _html.picture(self.data, media_type=self.media_type)
 
     def __repr__(self) -> str:
         size = _structure.dimensions(self.data)

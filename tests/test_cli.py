@@ -1,6 +1,8 @@
 """The command line, in this process: an emulator lives in the event loop of each command, whose time jumps."""
 
 import asyncio
+import base64
+import io
 import json
 import os
 import runpy
@@ -760,3 +762,47 @@ def test_the_shell_completes(words: list[str], offered: list[str]) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == offered
+
+
+def test_upload_prints_the_link(ground: Ground) -> None:
+    """`upload` prints a link that the next command takes in place of a picture."""
+    link = ground("upload", CAT).stdout.strip()
+    assert link.startswith(ground.emulator.url)
+    assert json.loads(ground("upload", CAT, "--json").stdout).keys() == {"url"}
+    assert ground("img2img", link, "a bear").exit_code == 0
+    assert ground.task.input["image"] == link
+
+
+def test_local_pictures_travel_as_asked(ground: Ground) -> None:
+    """`--local-images upload` sends a link."""
+    assert ground("img2img", CAT, "a bear", "--local-images", "upload").exit_code == 0
+    assert ground.task.input["image"].startswith(ground.emulator.url)
+    assert [one.endpoint for one in ground.emulator.requests][:2] == ["upload", "create"]
+
+
+def test_local_pictures_are_scaled_down(ground: Ground) -> None:
+    """`--max-pixels` sends a smaller picture."""
+    assert ground("img2img", CAT, "a bear", "--max-pixels", "10000").exit_code == 0
+    head, data = ground.task.input["image"].split(",")
+    picture = Picture.open(io.BytesIO(base64.b64decode(data)))
+    assert head == "data:image/jpeg;base64"
+    assert 9000 < picture.width * picture.height <= 10000
+
+
+def test_files_are_named_as_asked(ground: Ground, tmp_path: Path) -> None:
+    """`--name` makes folders and names, `--sidecar` tells what was asked; `task wait` has them too."""
+    result = ground("img2img", CAT, "a bear", "--name", "{task_type}/{n:02}", "--sidecar")
+    assert result.stdout.strip() == "img2img/01.png"
+    told = json.loads((tmp_path / "img2img" / "01.json").read_text())
+    assert told["request"]["input"]["prompt"] == "a bear"
+    task_id = ground.task.task_id
+    assert ground("task", "wait", task_id, "--out", "again", "--name", "{model}").stdout.strip() == (
+        "again/Qubico-flux1-schnell.png"
+    )
+
+
+def test_a_bad_name_is_refused_before_anything_is_paid(ground: Ground) -> None:
+    """A template that leads elsewhere is one line and exit code 2, and nothing is submitted."""
+    result = ground("img2img", CAT, "a bear", "--name", "../{n}")
+    assert (result.exit_code, ground.emulator.tasks) == (2, {})
+    assert "--name" in line(result)

@@ -76,11 +76,11 @@ def test_tour(played: Played) -> None:
 
 
 def test_pictures_are_inline(played: Played) -> None:
-    """The task is a card with its picture, the table has eleven of twelve; what was saved is inside the notebook."""
+    """The task is a card with its picture, the table has eleven of twelve; what was fetched is inside the notebook."""
     [card], [table], [saved] = (played.outputs(tag) for tag in ("pictures", "table", "saved"))
     assert card.data["text/html"].count('<img src="http://127.0.0.1:') == 1
     assert table.data["text/html"].count('<img src="http://127.0.0.1:') == 11
-    assert "image/png" in saved.data
+    assert saved.data["text/html"].startswith('<img src="data:image/png;base64,')
     assert card.data["text/plain"].startswith("<TaskInfo ")
     assert table.data["text/plain"].splitlines()[-1] == "12 tasks: 11 completed, 1 failed; 11 pictures; 0.0165 USD"
 

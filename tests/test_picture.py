@@ -1,5 +1,6 @@
 """`Picture`, and what the bytes of a picture tell without Pillow."""
 
+import base64
 import io
 import pickle
 import struct
@@ -225,6 +226,14 @@ def test_wrong_types_are_refused(fields: dict[str, Any]) -> None:
     """A picture is made of bytes and texts."""
     with pytest.raises(TypeError, match=r"^(data|url|media_type) must be "):
         Picture(**fields)
+
+
+def test_notebooks_show_the_bytes() -> None:
+    """A notebook's page holds the picture itself; what is no picture is not made one."""
+    data = PNG
+    shown = Picture(data)._repr_html_()
+    assert f"data:image/png;base64,{base64.b64encode(data).decode()}" in shown
+    assert "<img" not in Picture(b"abc")._repr_html_()
 
 
 def test_pictures_are_equal_by_their_bytes() -> None:
