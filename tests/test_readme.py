@@ -43,8 +43,8 @@ def test_python_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_blocks_were_found() -> None:
-    """The README shows the main job, the requests, the errors and the emulator in Python."""
-    assert len(BLOCKS) == 4
+    """The README shows the main job, the requests, pictures out, the errors and the emulator in Python."""
+    assert len(BLOCKS) == 5
 
 
 def test_the_plugins_example_is_shown() -> None:
