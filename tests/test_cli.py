@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn, cast
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image as Picture
@@ -26,7 +27,7 @@ from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_task import as_json, balance, summary
 from piapi_async._text import one_line
 from piapi_async.account import Account
-from piapi_async.cli import program
+from piapi_async.cli import img2img, program
 from piapi_async.emulator import Constant, Emulator, Faults, TaskView
 from piapi_async.errors import WaitTimeoutError
 from piapi_async.task import Image, TaskInfo, TaskStatus
@@ -806,3 +807,12 @@ def test_a_bad_name_is_refused_before_anything_is_paid(ground: Ground) -> None:
     result = ground("img2img", CAT, "a bear", "--name", "../{n}")
     assert (result.exit_code, ground.emulator.tasks) == (2, {})
     assert "--name" in line(result)
+
+
+def test_what_the_shell_is_offered() -> None:
+    """An argument that is a picture offers files, an option with known names those that begin so."""
+    context = click.Context(img2img)
+    params = {param.name: param for param in img2img.params}
+    (file,) = params["image"].shell_complete(context, "ca")
+    assert (file.type, file.value) == ("file", "ca")
+    assert [item.value for item in params["model"].shell_complete(context, "dev")] == ["dev", "dev-advanced"]

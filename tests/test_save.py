@@ -270,27 +270,6 @@ async def test_what_only_decoding_shows_is_never_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.real_time
-async def test_examining_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
-    """While eight pictures of four million pixels are decoded, the event loop goes on."""
-    longest, last = 0.0, time.perf_counter()
-
-    async def watch() -> None:
-        nonlocal longest, last
-        while True:
-            await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
-
-    data = photo("JPEG", side=2048)
-    with in_thread(RawServer(answer(data))) as server:
-        async with Session("k", base_url=server.url) as session:
-            watching = asyncio.ensure_future(watch())
-            await session.save(done(*(f"{server.url}/{n}" for n in range(8))), tmp_path)
-            watching.cancel()
-    assert longest < 0.2  # 0.05 on a machine that has nothing else to do
-
-
 async def test_fetched_picture_is_in_memory() -> None:
     """`fetch` gives the bytes, what they are and where they came from; the key is not sent along."""
     async with RawServer(answer(PNG)) as server, Session("the-key", base_url=server.url) as session:
