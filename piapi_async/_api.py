@@ -7,9 +7,11 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from piapi_async import _calls, _wire, errors, events
+from piapi_async._allowance import Kind
 from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
 from piapi_async._content import Content
+from piapi_async._gate import Place, Turn
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async.account import Account
@@ -62,7 +64,11 @@ class Api:
     on_cancel: OnCancel
     announce: events.Announcer
 
-    async def create(self, body: Content, *, request: Submittable, secret: str) -> TaskInfo:
+    def slot(self) -> Place:
+        """A place in flight, to be held with `async with` from before a task is submitted until it is over."""
+        return self.governor.slot(ask=self.account, announce=self.announce)
+
+    async def create(self, body: Content, *, request: Submittable, secret: str, place: Place | None = None) -> TaskInfo:
         """Submit. The task exists, and its id is known, when this returns.
 
         Args:
@@ -72,20 +78,29 @@ class Api:
 
             secret: The webhook's, to be kept out of error messages.
 
+            place: The place in flight that was taken for it, if any.
+
         Raises:
             SpendLimitError: It would cost more than is left; nothing was sent.
             SubmissionInDoubtError: The answer was lost; the task may exist.
             PiAPIError: The service did not accept the task.
         """
         call = _calls.create_call(self.base_url, api_key=self.api_key, body=body)
+        turn = self._turn("submit", place=place)
         with self.budget.reserve(request) as reservation:
 
             async def attempt() -> TaskInfo:
-                await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
-                async with self.transport.slot():
-                    return await self._pay(call, Body(body), request=request, secret=secret, reservation=reservation)
+                while True:
+                    try:
+                        async with turn, self.transport.slot():
+                            return await self._pay(
+                                call, Body(body), request=request, secret=secret, reservation=reservation
+                            )
+                    except errors.RateLimitError:
+                        if not turn.waits_for_room:
+                            raise
 
-            info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit")
+            info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit", held_up=lambda: turn.waited)
         self.announce(events.Submitted(info=info))
         return info
 
@@ -98,8 +113,8 @@ class Api:
         call = _calls.account_call(self.base_url, api_key=self.api_key)
 
         async def attempt() -> Account:
-            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
-            return self._read(_wire.decode_account, await self.transport.send(call))
+            async with self._turn():
+                return self._read(_wire.decode_account, await self.transport.send(call))
 
         return await self.repeat(attempt, on=RETRY_LOOK, action="account")
 
@@ -112,8 +127,8 @@ class Api:
         call = _calls.upload_call(self.upload_url, api_key=self.api_key, name=name, data=data)
 
         async def attempt() -> str:
-            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
-            return self._read(_wire.decode_upload, await self.transport.send(call))
+            async with self._turn():
+                return self._read(_wire.decode_upload, await self.transport.send(call))
 
         try:
             return await self.repeat(attempt, on=RETRY_LOOK, action="upload")
@@ -121,16 +136,21 @@ class Api:
             error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
             raise
 
-    async def look(self, task_id: str) -> TaskInfo:
+    async def look(self, task_id: str, *, urgency: float = 0.0) -> TaskInfo:
         """One look, one request.
+
+        Args:
+            task_id: The task.
+
+            urgency: Seconds by which it goes before others where looks are scarce; see `Governor.turn`.
 
         Raises:
             PiAPIError: It failed.
         """
         call = _calls.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
         try:
-            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
-            info = self._read(_wire.decode_task, await self.transport.send(call))
+            async with self._turn(urgency=urgency):
+                info = self._read(_wire.decode_task, await self.transport.send(call))
         except errors.PiAPIError as error:
             self.announce(events.LookFailed(task_id=task_id, error=error))
             raise
@@ -178,21 +198,31 @@ class Api:
         self.announce(events.Detached(task_id=task_id))
 
     async def repeat(
-        self, act: Callable[[], Awaitable[T]], *, on: tuple[type[errors.PiAPIError], ...], action: str
+        self,
+        act: Callable[[], Awaitable[T]],
+        *,
+        on: tuple[type[errors.PiAPIError], ...],
+        action: str,
+        held_up: Callable[[], float] = float,
     ) -> T:
-        """Do something by the retry policy, and announce each further attempt."""
+        """Do something by the retry policy, and announce each further attempt; `held_up` is as for its `call`."""
 
         def before_sleep(attempt: int, wait: float, error: BaseException | None) -> None:
             self.announce(events.Retrying(action=action, attempt=attempt, wait=wait, error=error))
 
-        return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep)
+        return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep, held_up=held_up)
+
+    def _turn(self, kind: Kind = "look", *, urgency: float = 0.0, place: Place | None = None) -> Turn:
+        return self.governor.turn(
+            kind, patience=self.retry.timeout, urgency=urgency, place=place, announce=self.announce
+        )
 
     async def _delete(self, task_id: str) -> None:
         call = _calls.task_call(self.base_url, api_key=self.api_key, task_id=task_id, method="DELETE")
 
         async def attempt() -> None:
-            await self.governor.ready(clock=self.clock, patience=self.retry.timeout)
-            self._read(_wire.check, await self.transport.send(call))
+            async with self._turn():
+                self._read(_wire.check, await self.transport.send(call))
 
         await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
 
@@ -251,11 +281,7 @@ class Api:
         return doubt
 
     def _read(self, decode: Callable[..., T], answer: _wire.Answer, *, secret: str = "") -> T:
-        try:
-            return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
-        except errors.RateLimitError as error:
-            self.governor.pause(error.retry_after, clock=self.clock)
-            raise
+        return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
 
 
 def _failure(task: "asyncio.Task[Any]") -> BaseException | None:

@@ -91,7 +91,7 @@ def rules(*, max_bytes: int, max_pixels: int | None) -> Rules:
     return made
 
 
-def governor(given: Governor | None, *, max_in_flight: int | None) -> Governor:
+def governor(given: Governor | None, *, max_in_flight: int | Literal["account"] | None) -> Governor:
     """The governor to use."""
     if given is not None and max_in_flight is not None:
         raise errors.ConfigurationError("pass governor= or max_in_flight=, not both")

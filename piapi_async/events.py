@@ -5,6 +5,7 @@ raises is logged and goes no further: watching a paid task must not break it.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 
 import attrs
@@ -86,6 +87,27 @@ class Retrying:
 
 
 @attrs.frozen(kw_only=True)
+class LimitLearned:
+    """What PiAPI bears, as far as its refusals show, or the account says.
+
+    Attributes:
+        limit: `"requests"`, `"submits"` or `"looks"`, of which so many a second, or `"tasks in flight"`.
+
+        value: How much that is; infinite when no limit is known.
+    """
+
+    level = logging.INFO
+    limit: str
+    value: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.value):
+            return f"no limit on {self.limit} is known"
+        rate = "" if self.limit == "tasks in flight" else " a second"
+        return f"PiAPI seems to bear {self.value:.3g} {self.limit}{rate}"
+
+
+@attrs.frozen(kw_only=True)
 class SubmissionInDoubt:
     """The answer to a submit was lost: a task may exist that nobody holds."""
 
@@ -119,7 +141,7 @@ class Saved:
         return f"saved {self.path}"
 
 
-Event = Submitted | Looked | LookFailed | UnknownStatus | Retrying | SubmissionInDoubt | Detached | Saved
+Event = Submitted | Looked | LookFailed | UnknownStatus | Retrying | LimitLearned | SubmissionInDoubt | Detached | Saved
 Observer = Callable[[Event], None]
 
 

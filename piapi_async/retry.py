@@ -80,6 +80,7 @@ class RetryPolicy:
         on: tuple[type[errors.PiAPIError], ...],
         clock: Clock,
         before_sleep: Callable[[int, float, BaseException | None], None],
+        held_up: Callable[[], float] = float,
     ) -> T:
         """Do `act` until it succeeds, fails with another error than those in `on`, or the policy is exhausted.
 
@@ -92,6 +93,8 @@ class RetryPolicy:
 
             before_sleep: Told of each pause: attempts made, seconds to wait, and what the last attempt met.
 
+            held_up: Tells for how many seconds the attempts waited for their turn, which is not counted as time.
+
         Raises:
             PiAPIError: What the last attempt met.
         """
@@ -102,7 +105,8 @@ class RetryPolicy:
                 return await act()
             except on as error:
                 wait = max(self.pause(attempt, random=clock.random), retry_after(error))
-                if attempt >= self.attempts or clock.monotonic() + wait - begun > self.timeout:
+                late = clock.monotonic() + wait - begun - held_up() > self.timeout
+                if late or attempt >= self.attempts:
                     raise
                 before_sleep(attempt, wait, error)
             await clock.sleep(wait)

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import aiohttp
 
@@ -14,6 +14,7 @@ from piapi_async import _arguments, _checks, _naming, _sources, errors, events, 
 from piapi_async._api import Api, OnCancel
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
+from piapi_async._gate import Place
 from piapi_async._http import DEFAULT_TIMEOUT, Transport
 from piapi_async._uploads import Uploads
 from piapi_async.account import Account
@@ -52,7 +53,8 @@ class Session:
 
         governor: The budget of the account; pass one object to several sessions to share it.
 
-        max_in_flight: How many tasks `run` keeps in flight at once, in place of a governor with that number.
+        max_in_flight: How many tasks `run` keeps in flight at once, in place of a governor with that number;
+            `"account"` for as many as the account may have.
 
         max_spend_usd: The most that the tasks submitted here may cost, in US dollars, by the estimates of those not
             over and what the service charged for the others; `None` for no limit.
@@ -91,7 +93,7 @@ class Session:
         retry: RetryPolicy | None = None,
         polling: Polling | None = None,
         governor: Governor | None = None,
-        max_in_flight: int | None = None,
+        max_in_flight: int | Literal["account"] | None = None,
         max_spend_usd: float | None = None,
         prices: PriceList = PRICES,
         on_cancel: OnCancel = "detach",
@@ -154,11 +156,14 @@ class Session:
             TypeError: This is no request, or its input holds something that is neither JSON nor a picture.
             ValueError: A local picture is too large or no picture.
         """
+        return await self._submit(request, webhook=webhook, place=None)
+
+    async def _submit(self, request: Submittable, *, webhook: WebhookConfig | None, place: Place | None) -> TaskHandle:
         _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
         async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
             body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
-            info = await self._api.create(body, request=request, secret=secret)
+            info = await self._api.create(body, request=request, secret=secret, place=place)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
     async def run(
@@ -185,8 +190,8 @@ class Session:
             ValueError: `timeout` is negative, or a local picture as for `submit`.
         """
         wait_limit(timeout, polling=self._polling)  # refused before the task is paid for
-        async with self._api.governor.slot():
-            handle = await self.submit(request, webhook=webhook)
+        async with self._api.slot() as place:
+            handle = await self._submit(request, webhook=webhook, place=place)
             return await handle.wait(timeout=timeout)
 
     def task(self, task_id: str) -> TaskHandle:

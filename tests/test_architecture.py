@@ -22,7 +22,7 @@ ORDER = [
     # 0: one value more, and what it takes to decode and to write it
     ["_structure", "_disk", "_pillow", "picture"],
     # 1: policy
-    ["_clock", "_loop", "events", "retry", "polling", "limits", "_budget"],
+    ["_clock", "_loop", "events", "retry", "polling", "_pace", "_allowance", "_gate", "limits", "_budget"],
     # 2: I/O
     ["_http", "_fitting", "_sources", "_arrival", "_naming", "_sidecar", "files", "ledger"],
     # 3: API

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import math
 from typing import get_args
 
 import attrs
@@ -42,6 +43,21 @@ SAYS: list[tuple[events.Event, int, str]] = [
         events.Retrying(action="submit", attempt=2, wait=1.25, error=ERROR),
         logging.INFO,
         "submit again in 1.2 s, attempt 2 failed: cannot connect to api.piapi.ai; nothing was sent",
+    ),
+    (
+        events.LimitLearned(limit="looks", value=18.6),
+        logging.INFO,
+        "PiAPI seems to bear 18.6 looks a second",
+    ),
+    (
+        events.LimitLearned(limit="tasks in flight", value=30),
+        logging.INFO,
+        "PiAPI seems to bear 30 tasks in flight",
+    ),
+    (
+        events.LimitLearned(limit="tasks in flight", value=math.inf),
+        logging.INFO,
+        "no limit on tasks in flight is known",
     ),
     (
         events.SubmissionInDoubt(error=errors.SubmissionInDoubtError("a task may exist")),

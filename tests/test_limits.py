@@ -1,20 +1,27 @@
-"""`Governor`: one gate for everybody, and a cap on tasks in flight."""
+"""`Governor`: one gate for everybody, a pace that is kept and learned, and a cap on tasks in flight."""
 
 import asyncio
+import math
 import random
-from typing import Any
+import re
+import selectors
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piapi_async import Governor
-from piapi_async._clock import Clock
+from piapi_async import Account, Governor, PiAPIError, events
+from piapi_async._allowance import PAUSE_UNSAID, Kind
+from piapi_async._gate import UNDER_WAY, Turn
 from piapi_async.errors import RateLimitError
-from piapi_async.limits import PAUSE_UNSAID
-from piapi_async.testing import run_in_virtual_time
+from piapi_async.testing import EventLog, run_in_virtual_time
 
-CLOCK = Clock()
+T = TypeVar("T")
 
 
 def now() -> float:
@@ -22,10 +29,10 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def passed(governor: Governor, *, begun: float) -> int:
+async def passed(governor: Governor, *, begun: float, patience: float = math.inf) -> int:
     """Pass the gate, and tell at which second."""
-    await governor.ready(clock=CLOCK)
-    return round(now() - begun)
+    async with governor.turn(patience=patience):
+        return round(now() - begun)
 
 
 # The gate.
@@ -39,7 +46,7 @@ async def test_the_gate_is_open_at_first() -> None:
 async def test_a_pause_holds_everybody_up() -> None:
     """One pause stops all that come, until it is over, however late they come; then the gate is open."""
     governor, begun = Governor(), now()
-    governor.pause(30, clock=CLOCK)
+    governor.pause(30)
     first = [asyncio.create_task(passed(governor, begun=begun)) for _ in range(50)]
     await asyncio.sleep(20)
     later = [asyncio.create_task(passed(governor, begun=begun)) for _ in range(50)]
@@ -51,10 +58,10 @@ async def test_a_pause_holds_everybody_up() -> None:
 async def test_the_longer_pause_stays(first: float, second: float | None) -> None:
     """Of two pauses the one that ends later counts, for those who wait already and for those who come later."""
     governor, begun = Governor(), now()
-    governor.pause(first, clock=CLOCK)
+    governor.pause(first)
     waiting = asyncio.create_task(passed(governor, begun=begun))
     await asyncio.sleep(1)
-    governor.pause(second, clock=CLOCK)
+    governor.pause(second)
     late = asyncio.create_task(passed(governor, begun=begun))
     expected = max(first, 1 + (PAUSE_UNSAID if second is None else second))
     assert set(await asyncio.gather(waiting, late)) == {expected}
@@ -64,41 +71,59 @@ async def test_the_longer_pause_stays(first: float, second: float | None) -> Non
 async def test_a_pause_that_does_not_say_how_long() -> None:
     """A 429 without a time closes the gate for `PAUSE_UNSAID`; one with 0 does not close it."""
     governor, begun = Governor(), now()
-    governor.pause(0, clock=CLOCK)
+    governor.pause(0)
     assert await passed(governor, begun=begun) == 0
-    governor.pause(None, clock=CLOCK)
+    governor.pause(None)
     assert await passed(governor, begun=begun) == PAUSE_UNSAID == 1
 
 
 async def test_a_gate_that_stays_closed_too_long_is_an_error_at_once() -> None:
     """Who has less patience than the gate stays closed is told at once how long it is; who has more waits."""
     governor, begun = Governor(), now()
-    governor.pause(30, clock=CLOCK)
+    governor.pause(30)
     with pytest.raises(RateLimitError, match=r"^PiAPI asked for a pause that lasts 30 s more$") as caught:
-        await governor.ready(clock=CLOCK, patience=29)
+        async with governor.turn(patience=29):
+            pytest.fail("the gate is closed")
     assert caught.value.retry_after == pytest.approx(30, abs=0.5)
     assert caught.value.safe_to_resubmit is True
     assert now() - begun < 0.5
-    await governor.ready(clock=CLOCK, patience=30)
+    async with governor.turn(patience=30):
+        pass
     assert now() - begun == pytest.approx(30, abs=0.5)
 
 
 async def test_a_pause_that_grows_beyond_the_patience_ends_the_waiting() -> None:
-    """Who waits already is told when the gate, instead of opening, closes for longer than the patience."""
+    """Who waits already is told at once when the gate closes for longer than the patience; who has more waits on."""
     governor, begun = Governor(), now()
-    governor.pause(10, clock=CLOCK)
-    waiting = asyncio.create_task(governor.ready(clock=CLOCK, patience=20))
+    governor.pause(10)
+    waits = [asyncio.create_task(passed(governor, begun=begun, patience=patience)) for patience in (20, 20, 200)]
     await asyncio.sleep(5)
-    governor.pause(100, clock=CLOCK)
-    with pytest.raises(RateLimitError):
-        await waiting
-    assert now() - begun == pytest.approx(10, abs=0.5)
+    governor.pause(100)
+    for waiting in waits[:2]:
+        with pytest.raises(RateLimitError, match="100 s more"):
+            await waiting
+    assert now() - begun == pytest.approx(5, abs=0.5)
+    assert await waits[2] == 105
+
+
+async def test_a_waiter_that_is_sent_away_and_cancelled_at_once_is_gone_once() -> None:
+    """Told that the pause is too long in the moment in which it is cancelled, a waiter is counted out once."""
+    governor = Governor()
+    governor.pause(10)
+    waits = [asyncio.create_task(passed(governor, begun=0, patience=patience)) for patience in (20, 200)]
+    await asyncio.sleep(1)
+    governor.pause(100)
+    waits[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits[0]
+    assert "1 waiting" in repr(governor)
+    await waits[1]
 
 
 async def test_waiting_at_the_gate_can_be_cancelled() -> None:
     """Who is cancelled at the gate leaves at once."""
     governor, begun = Governor(), now()
-    governor.pause(3600, clock=CLOCK)
+    governor.pause(3600)
     waiting = asyncio.create_task(passed(governor, begun=begun))
     await asyncio.sleep(1)
     waiting.cancel()
@@ -242,7 +267,572 @@ def test_a_cap_below_one_is_refused(number: int) -> None:
         Governor(max_in_flight=number)
 
 
-def test_what_a_governor_shows() -> None:
-    """The `repr` holds the one number that was set."""
-    governors: list[Any] = [Governor(), Governor(max_in_flight=3)]
-    assert list(map(repr, governors)) == ["Governor(max_in_flight=None)", "Governor(max_in_flight=3)"]
+@pytest.mark.parametrize(
+    ("given_", "error", "words"),
+    [
+        ({"requests_per_second": 0}, ValueError, "requests_per_second must be a finite number > 0, got 0"),
+        ({"requests_per_second": "20"}, TypeError, "requests_per_second must be a finite number > 0, got '20'"),
+        ({"requests_per_second": 1, "burst": 0.5}, ValueError, "burst must be a finite number >= 1, got 0.5"),
+        ({"burst": 5}, ValueError, "burst needs requests_per_second beside it, got burst=5 alone"),
+        (
+            {"max_in_flight": "acount"},
+            ValueError,
+            "max_in_flight must be a whole number >= 1, 'account' or None, got 'acount'",
+        ),
+        ({"max_in_flight": 2.5}, TypeError, "max_in_flight must be a whole number >= 1, got 2.5"),
+    ],
+)
+def test_a_bad_limit_is_refused(given_: Any, error: type[Exception], words: str) -> None:
+    """Each argument is checked at once, and the sentence names it, the value and what is allowed."""
+    with pytest.raises(error, match=f"^{re.escape(words)}$"):
+        Governor(**given_)
+
+
+# The pace that was told.
+
+
+async def served(governor: Governor, kind: Kind = "look", *, seconds: float = 0.0, **options: Any) -> float:
+    """Hold a turn for so long; when it was let go."""
+    async with governor.turn(kind, **options):
+        time = now()
+        await asyncio.sleep(seconds)
+    return time
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.floats(0, 20),
+        st.sampled_from(["submit", "look"]),
+        st.none() | st.floats(0, 10),
+        st.none() | st.floats(0, 5),
+        st.floats(0, 2),
+    ),
+    max_size=40,
+)
+"""Requests: when, of which kind, after how long cancelled, with which `Retry-After` refused, and how long they take."""
+
+
+@given(rate=st.floats(0.5, 20), burst=st.none() | st.floats(1, 10), arrivals=ARRIVALS)
+@settings(max_examples=60)
+def test_the_told_pace_is_never_exceeded_and_everybody_gets_a_turn(
+    rate: float, burst: float | None, arrivals: list[tuple[float, Kind, float | None, float | None, float]]
+) -> None:
+    """In any stretch of time at most rate x seconds + burst go, whatever is refused and cancelled; none is lost."""
+    governor = Governor(requests_per_second=rate, burst=burst)
+    went: list[float] = []
+
+    async def request(kind: Kind, refusal: float | None, seconds: float) -> None:
+        with suppress(RateLimitError):
+            async with governor.turn(kind):
+                went.append(now())
+                await asyncio.sleep(seconds)
+                if refusal is not None:
+                    raise RateLimitError("slow down", retry_after=refusal)
+
+    async def one(start: float, kind: Kind, cancel: float | None, refusal: float | None, seconds: float) -> None:
+        await asyncio.sleep(start)
+        asked = asyncio.ensure_future(request(kind, refusal, seconds))
+        if cancel is not None:
+            await asyncio.sleep(cancel)
+            asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    async def everyone() -> None:
+        await asyncio.wait_for(asyncio.gather(*(one(*arrival) for arrival in arrivals)), 36_000)
+
+    run_in_virtual_time(everyone())
+    assert len(went) >= sum(cancel is None for _, _, cancel, _, _ in arrivals)
+    most = 1 + 0.1 * rate if burst is None else burst
+    for first, start in enumerate(went):
+        for last in range(first, len(went)):
+            assert last - first + 1 <= rate * (went[last] - start) + most + 1e-3
+    assert "waiting" not in repr(governor)
+
+
+async def test_requests_are_spread_evenly() -> None:
+    """At 10 a second two may go at once, by default; after that one goes each tenth of a second."""
+    governor, begun = Governor(requests_per_second=10), now()
+    times = await asyncio.gather(*(served(governor) for _ in range(32)))
+    assert all(time - begun > 0.1 * number - 0.101 for number, time in enumerate(times))
+    assert times[1] - begun < 0.09
+    assert times[-1] - begun == pytest.approx(3.0, abs=0.2)
+
+
+async def test_the_burst_that_was_told_goes_at_once() -> None:
+    """With `burst=20` twenty go at once, and none more before its time."""
+    governor, begun = Governor(requests_per_second=10, burst=20), now()
+    times = await asyncio.gather(*(served(governor) for _ in range(25)))
+    assert times[19] - begun < 0.09
+    assert all(time - begun > 0.1 * number - 0.001 for number, time in enumerate(times[20:], start=1))
+    assert times[-1] - begun == pytest.approx(0.5, abs=0.2)
+
+
+async def test_a_late_timer_loses_nothing() -> None:
+    """An event loop that is held up for 50 ms at a time keeps the rate all the same."""
+    governor, begun = Governor(requests_per_second=50), now()
+
+    async def hold_up() -> None:
+        while True:
+            await asyncio.sleep(0.0)
+            time.sleep(0.005)  # noqa: ASYNC251 - the hold-up is what this is about
+
+    holding = asyncio.create_task(hold_up())
+    await asyncio.gather(*(served(governor) for _ in range(50)))
+    holding.cancel()
+    assert now() - begun < 1.2
+
+
+# Order.
+
+
+async def test_submits_and_looks_take_turns() -> None:
+    """Where both wait, two submits go, then a look; neither kind waits for the other's queue to be empty."""
+    governor, order = Governor(requests_per_second=10, burst=1), list[Kind]()
+
+    async def ask(kind: Kind) -> None:
+        await served(governor, kind)
+        order.append(kind)
+
+    await asyncio.gather(*(ask("submit") for _ in range(12)), *(ask("look") for _ in range(12)))
+    assert order[:9] == ["submit", "submit", "look"] * 3
+    assert order[18:] == ["look"] * 6
+
+
+async def test_urgent_looks_go_first_and_nobody_starves() -> None:
+    """A look goes before those that came less earlier than it is more urgent; equals go in order of arrival."""
+    governor, order = Governor(requests_per_second=1, burst=1), list[str]()
+
+    async def ask(name: str, after: float, urgency: float) -> None:
+        await asyncio.sleep(after)
+        await served(governor, urgency=urgency)
+        order.append(name)
+
+    first = [ask("at once", 0, 0), ask("a", 0.1, 0), ask("b", 0.2, 0), ask("urgent", 0.3, 5), ask("more so", 0.4, 9)]
+    later = [ask(f"flood {n}", 0.5 + n, 3.0) for n in range(9)]
+    await asyncio.gather(*first, *later)
+    assert order[:3] == ["at once", "more so", "urgent"]
+    assert order.index("a") < order.index("b") < order.index("flood 4")
+
+
+async def test_submits_go_in_order_of_arrival_and_a_further_attempt_keeps_its_place() -> None:
+    """A turn that is held again, after a refusal, goes before those that came after its first time."""
+    governor, order = Governor(requests_per_second=10, burst=1), list[int]()
+
+    async def ask(number: int) -> None:
+        turn = governor.turn("submit")
+        for attempt in range(2):
+            with suppress(RateLimitError):
+                async with turn:
+                    order.append(number)
+                    if number == attempt == 0:
+                        raise RateLimitError("slow down", retry_after=1)
+                    return
+
+    await asyncio.gather(*map(ask, range(6)))
+    assert order == [0, 0, 1, 2, 3, 4, 5]
+
+
+async def test_a_cancelled_waiter_eats_no_turn() -> None:
+    """Of 1,000 that wait, 990 are cancelled, some in the moment of their turn: the other ten go as if alone."""
+    governor, begun = Governor(requests_per_second=10, burst=1), now()
+    asked = [asyncio.create_task(served(governor)) for _ in range(1001)]
+    await asyncio.sleep(0.05)
+    for one in asked[1:991]:
+        one.cancel()
+    times = await asyncio.gather(*asked[991:])
+    assert 0.99 < max(times) - begun < 5
+
+
+async def test_a_turn_that_comes_in_the_moment_of_the_cancel_goes_to_the_next() -> None:
+    """Cancelled after it was let go and before it could go, a request gives its turn, and its place, back."""
+    governor = Governor(requests_per_second=1000, burst=500)
+    async with governor.slot() as place, AsyncExitStack() as others:
+        for _ in range(UNDER_WAY - 1):
+            await others.enter_async_context(governor.turn())
+        last = governor.turn()
+        await last.__aenter__()
+        asked = asyncio.create_task(served(governor, "submit", place=place))
+        after = asyncio.create_task(served(governor, "submit"))
+        await asyncio.sleep(1)
+        await last.__aexit__(None, None, None)
+        assert place.is_in_flight
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert not place.is_in_flight
+        assert now() - await after < 0.5
+
+
+async def test_a_place_that_comes_in_the_moment_of_the_cancel_goes_to_the_next() -> None:
+    """Cancelled in the moment in which it gets its place in flight, a run leaves it to the next."""
+    governor = Governor(max_in_flight=1)
+    flight, holder = Flight(governor), governor.slot()
+    await holder.__aenter__()
+    first, second = (asyncio.create_task(flight.fly(1)) for _ in range(2))
+    await asyncio.sleep(1)
+    await holder.__aexit__(None, None, None)
+    first.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    assert (flight.most, flight.landed) == (1, 1)
+
+
+async def test_no_more_than_a_hundred_are_under_way() -> None:
+    """A closed gate can hold back only what has not gone: so no more go at once than there are connections."""
+    governor, begun = Governor(), now()
+    times = await asyncio.gather(*(served(governor, seconds=1) for _ in range(250)))
+    assert Counter(round(time - begun) for time in times) == {0: 100, 1: 100, 2: 50}
+
+
+async def test_ten_thousand_wait_calmly() -> None:
+    """10,000 waiters and their cancel cost little each, and one timer serves them all."""
+    governor = Governor(requests_per_second=1)
+    began = time.process_time()
+    waits = [asyncio.create_task(served(governor)) for _ in range(10_000)]
+    await asyncio.sleep(0.01)
+    assert len(asyncio.get_running_loop()._scheduled) < 5  # type: ignore[attr-defined] # asyncio's own list
+    assert re.search("999[0-9] waiting", repr(governor))
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert "waiting" not in repr(governor)
+    assert time.process_time() - began < 8.0
+
+
+# The pace that is learned.
+
+
+class SocketlessLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps, also over the moments in which a socket might have something to say."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        super().__init__(JumpingSelector(self))
+
+    def time(self) -> float:
+        """The machine's clock, and what was jumped over."""
+        return super().time() + self.ahead
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Never waits."""
+
+    def __init__(self, loop: SocketlessLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Put the loop's time ahead by what it would have waited."""
+        self.loop.ahead += timeout or 0.0
+        return super().select(0)
+
+
+def simulate(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, without any waiting."""
+    with asyncio.Runner(loop_factory=SocketlessLoop) as runner:
+        return runner.run(main)
+
+
+class Server:
+    """A server with limits: answers requests after a while, or refuses them.
+
+    Args:
+        limits: By kind, or for `"all"`: seconds to wait at a time, 0 when the request is borne.
+
+        cap: Tasks it has at once.
+
+        lag: Seconds until an answer comes, on average.
+
+        says: Whether it says how long to wait.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, Callable[[float], float]],
+        *,
+        cap: float = math.inf,
+        lag: float = 0.2,
+        says: bool = True,
+    ) -> None:
+        self.limits, self.cap, self.lag, self.says = limits, cap, lag, says
+        self.chance = random.Random(7)
+        self.alive = 0
+        self.log: list[tuple[float, bool]] = []
+
+    async def ask(self, turn: Turn) -> None:
+        """One request."""
+        async with turn:
+            await asyncio.sleep(self.lag * self.chance.uniform(0.2, 0.8))
+            wait = self.limits.get(turn.kind, self.limits.get("all", lambda _now: 0.0))(now())
+            is_over = wait == 0 and turn.kind == "submit" and self.alive >= self.cap
+            self.log.append((now(), wait > 0 or is_over))
+            self.alive += turn.kind == "submit" and wait == 0 and not is_over
+            await asyncio.sleep(self.lag * self.chance.uniform(0.2, 0.8))
+            if wait > 0 or is_over:
+                pause = 12.0 if is_over else float(max(1, math.ceil(wait)))
+                raise RateLimitError("slow down", retry_after=pause if self.says else None)
+
+    async def run(self, governor: Governor) -> None:
+        """One task, from its submit, repeated until it is accepted, to the look that sees its end."""
+        async with governor.slot() as place:
+            turn = governor.turn("submit", place=place)
+            while not place.is_accepted:
+                with suppress(RateLimitError):
+                    await self.ask(turn)
+            end, pause = now() + self.chance.uniform(4, 12), 1.0
+            asyncio.get_running_loop().call_at(end, self.over)
+            is_seen = False
+            while not is_seen:
+                await asyncio.sleep(pause + self.chance.uniform(0, 0.5))
+                pause = min(15.0, 1.5 * pause)
+                is_over = now() >= end
+                with suppress(RateLimitError):
+                    await self.ask(governor.turn())
+                    is_seen = is_over
+
+    def over(self) -> None:
+        """A task ends."""
+        self.alive -= 1
+
+
+def bucket(rate: float, size: float) -> Callable[[float], float]:
+    """A token bucket."""
+    full = -math.inf
+
+    def take(time: float) -> float:
+        nonlocal full
+        filled = max(full, time) + 1 / rate
+        wait = max(0.0, filled - time - size / rate - 1e-9)
+        full = full if wait else filled
+        return wait
+
+    return take
+
+
+def window(number: int, seconds: float) -> Callable[[float], float]:
+    """So many in any stretch of so many seconds."""
+    times: deque[float] = deque(maxlen=number)
+
+    def take(time: float) -> float:
+        wait = times[0] + seconds - time if len(times) == number else 0.0
+        if wait <= 0:
+            times.append(time)
+        return max(0.0, wait)
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("server", "rate", "ratio"),
+    [
+        pytest.param(lambda: Server({"all": bucket(20, 20)}), 20, 1.10, id="a bucket of a second"),
+        pytest.param(lambda: Server({"all": bucket(20, 20)}, says=False), 20, 1.10, id="one that says no time"),
+        pytest.param(lambda: Server({"all": bucket(20, 5)}), 20, 1.20, id="a small bucket"),
+        pytest.param(lambda: Server({"all": window(20, 1)}), 20, 1.25, id="a window of a second"),
+        pytest.param(lambda: Server({"all": bucket(100, 100)}, lag=0.5), 100, 1.30, id="a large bucket"),
+    ],
+)
+def test_a_rate_that_nobody_told_is_found(server: Callable[[], Server], rate: float, ratio: float) -> None:
+    """After 20 s at most 1 % of the requests are refused, and a thousand tasks take little more than the ideal time."""
+    limited, governor = server(), Governor()
+
+    async def everything() -> float:
+        begun = now()
+        await asyncio.gather(*(limited.run(governor) for _ in range(1000)))
+        limited.log = [(time - begun, is_refused) for time, is_refused in limited.log]
+        return now() - begun
+
+    seconds = simulate(everything())
+    late = [is_refused for time, is_refused in limited.log if time > 20]
+    assert sum(late) <= 0.01 * len(late)
+    assert seconds <= ratio * sum(not is_refused for _, is_refused in limited.log) / rate
+
+
+def test_a_limit_on_submits_does_not_slow_the_looks_down() -> None:
+    """A server that bears 5 submits a second, and 50 looks, gets about that."""
+    limited, governor = Server({"submit": bucket(5, 5), "look": bucket(50, 50)}), Governor()
+
+    async def everything() -> float:
+        begun = now()
+        await asyncio.gather(*(limited.run(governor) for _ in range(500)))
+        return now() - begun
+
+    assert simulate(everything()) < 1.3 * 500 / 5
+    assert sum(is_refused for _, is_refused in limited.log) < 130
+    assert re.fullmatch(r"<Governor submits [45]\S*/s(, \d+ tasks in flight)?>", repr(governor))
+
+
+def test_a_limit_on_tasks_in_flight_is_found() -> None:
+    """A server that refuses the 31st task gets its thousand tasks nevertheless, few refusals, and is kept busy."""
+    limited, governor = Server({}, cap=30), Governor()
+
+    async def everything() -> float:
+        begun = now()
+        await asyncio.gather(*(limited.run(governor) for _ in range(300)))
+        return now() - begun
+
+    seconds = simulate(everything())
+    assert seconds < 3 * 300 * 8 / 30
+    assert sum(is_refused for _, is_refused in limited.log) < 150
+
+
+def test_a_minute_without_a_word_is_waited_out() -> None:
+    """A server that bears 60 a minute, and does not say so, is asked ever less often while it refuses everything."""
+    limited, governor = Server({"all": window(60, 60)}, says=False), Governor()
+
+    async def everything() -> None:
+        await asyncio.gather(*(limited.run(governor) for _ in range(60)))
+
+    simulate(everything())
+    first = min(time for time, is_refused in limited.log if is_refused)
+    assert sum(is_refused for time, is_refused in limited.log if first + 1 < time < first + 60) <= 8
+
+
+async def test_what_was_learned_is_told_once_it_is_known() -> None:
+    """A burst that was refused in part is one event, with what was accepted of it, when the gate opens again."""
+    governor, log = Governor(), EventLog()
+
+    async def ask(number: int) -> None:
+        with suppress(RateLimitError):
+            async with governor.turn(announce=log):
+                await asyncio.sleep(0.1 + number / 1000)
+                if number < 80:
+                    raise RateLimitError("slow down", retry_after=3)
+
+    await asyncio.gather(*map(ask, range(100)))
+    assert log == []
+    await served(governor)
+    (event,) = log.of(events.LimitLearned)
+    assert (event.limit, round(event.value, 1)) == ("looks", pytest.approx(19, abs=0.6))
+
+
+async def test_one_refusal_of_a_few_requests_is_no_rate() -> None:
+    """A single 429, where little was asked, makes everybody pause, and nothing more; a second one soon after does."""
+    governor = Governor()
+
+    async def refused() -> None:
+        with suppress(RateLimitError):
+            async with governor.turn():
+                raise RateLimitError("slow down", retry_after=1)
+
+    await refused()
+    await served(governor)
+    assert repr(governor) == "<Governor no limits>"
+    await refused()
+    await asyncio.sleep(1.5)
+    assert re.fullmatch(r"<Governor looks 0.9\d+/s>", repr(governor))
+
+
+def test_what_was_learned_outlasts_the_event_loop() -> None:
+    """The second `asyncio.run` begins with the pace, and the pause, that the first one learned."""
+    governor = Governor()
+
+    async def learn() -> None:
+        await asyncio.gather(*(refused(number) for number in range(100)))
+
+    async def refused(number: int) -> None:
+        with suppress(RateLimitError):
+            async with governor.turn():
+                await asyncio.sleep(0.1)
+                if number < 90:
+                    raise RateLimitError("slow down", retry_after=10)
+
+    async def use() -> list[float]:
+        begun = now()
+        times = await asyncio.gather(*(served(governor) for _ in range(20)))
+        return [time - begun for time in times]
+
+    run_in_virtual_time(learn())
+    times = run_in_virtual_time(use())
+    assert times[0] == pytest.approx(10, abs=0.5)
+    assert times[-1] - times[0] == pytest.approx(20 / 9.3, abs=0.5)
+
+
+# The account's own cap.
+
+
+class Office:
+    """Answers what the account may have, after a second."""
+
+    def __init__(self, *told: int | PiAPIError | None) -> None:
+        self.told = list(told)
+        self.asked = 0
+
+    async def ask(self) -> Account:
+        """One question."""
+        self.asked += 1
+        await asyncio.sleep(1)
+        told = self.told.pop(0)
+        if isinstance(told, PiAPIError):
+            raise told
+        return Account(max_concurrent_tasks=told)
+
+
+async def fly(governor: Governor, office: Office, log: EventLog) -> float:
+    """Hold a place for ten seconds; when it was given."""
+    async with governor.slot(ask=office.ask, announce=log):
+        given_at = now()
+        await asyncio.sleep(10)
+    return given_at
+
+
+async def test_the_account_is_asked_once() -> None:
+    """A hundred that come at once ask once, and keep to the number; it is asked again after ten minutes."""
+    governor, office, log, begun = Governor(max_in_flight="account"), Office(50, 25), EventLog(), now()
+    times = await asyncio.gather(*(fly(governor, office, log) for _ in range(100)))
+    assert Counter(round(time - begun) for time in times) == {1: 50, 11: 50}
+    await fly(governor, office, log)
+    assert (office.asked, [str(event) for event in log]) == (1, ["PiAPI seems to bear 50 tasks in flight"])
+    await asyncio.sleep(600)
+    begun = now()
+    times = await asyncio.gather(*(fly(governor, office, log) for _ in range(50)))
+    assert Counter(round(time - begun) for time in times) == {1: 25, 11: 25}
+    assert repr(governor) == "<Governor 25 tasks in flight>"
+
+
+async def test_a_cancelled_question_is_asked_by_the_next() -> None:
+    """Whoever asks may be cancelled: the others are not, and the next of them asks."""
+    governor, office, log = Governor(max_in_flight="account"), Office(2, 2), EventLog()
+    flights = [asyncio.create_task(fly(governor, office, log)) for _ in range(5)]
+    await asyncio.sleep(0.5)
+    flights[0].cancel()
+    await asyncio.gather(*flights, return_exceptions=True)
+    assert office.asked == 2
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("told", [None, 0, PiAPIError("no answer")], ids=str)
+async def test_an_account_that_does_not_say_is_no_cap(told: int | PiAPIError | None) -> None:
+    """Without a number, or without an answer, there is no cap, and one event says so."""
+    governor, office, log, begun = Governor(max_in_flight="account"), Office(told), EventLog(), now()
+    times = await asyncio.gather(*(fly(governor, office, log) for _ in range(100)))
+    assert {round(time - begun) for time in times} == {1}
+    assert [str(event) for event in log] == ["no limit on tasks in flight is known"]
+
+
+async def test_a_cap_that_was_known_stays_when_the_account_is_silent() -> None:
+    """Asked again, an account that does not answer has the cap that it had."""
+    governor, office = Governor(max_in_flight="account"), Office(5, PiAPIError("no answer"))
+    await fly(governor, office, EventLog())
+    await asyncio.sleep(600)
+    log = EventLog()
+    async with governor.slot(ask=office.ask):
+        assert repr(governor) == "<Governor 5 tasks in flight>"
+    assert log == []
+
+
+# What it shows.
+
+
+async def test_what_a_governor_shows() -> None:
+    """The `repr` fits a line, and says what holds up whom."""
+    assert repr(Governor()) == "<Governor no limits>"
+    assert repr(Governor(requests_per_second=20, max_in_flight=3)) == "<Governor requests 20/s, 3 tasks in flight>"
+    governor = Governor(max_in_flight=1)
+    governor.pause(30)
+    async with governor.slot():
+        waits = [asyncio.create_task(served(governor)) for _ in range(3)]
+        waits.append(asyncio.create_task(Flight(governor).fly(1)))
+        await asyncio.sleep(1)
+        shown = "<Governor 1 tasks in flight, 3 waiting, 1 waiting for a place, opens in 29.0 s>"
+        assert repr(governor) == shown
+    await asyncio.gather(*waits)

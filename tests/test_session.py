@@ -30,6 +30,7 @@ from piapi_async.errors import (
     AuthenticationError,
     ConfigurationError,
     PiAPIError,
+    RateLimitError,
     SubmissionInDoubtError,
     UnexpectedResponseError,
 )
@@ -589,6 +590,85 @@ async def test_429_of_an_unsaid_length_pauses_for_a_second() -> None:
             begun = loop.time()
             await session.get_task("t")
             assert loop.time() - begun == pytest.approx(1.0, abs=0.1)
+
+
+async def test_a_thousand_runs_come_through_a_limit_on_tasks_in_flight() -> None:
+    """Where tasks beyond the account's concurrency are refused, a thousand `run` without a cap complete, once each."""
+    polling, log = Polling(wait=Backoff(initial=4, maximum=4)), EventLog()
+    async with Emulator(
+        over_limit="429", concurrency=90, queue_delay=Constant(0.5), durations=Uniform(1.0, 3.0)
+    ) as server:
+        async with Session(server.api_key, base_url=server.url, polling=polling, observers=[log]) as session:
+            infos = await asyncio.gather(*(session.run(BEAR) for _ in range(1000)))
+        assert len({info.task_id for info in infos}) == len(server.tasks) == 1000
+        refused = sum(record.status == 429 for record in server.requests)
+    assert refused < 150
+    assert log.of(events.LimitLearned)
+
+
+async def test_refused_submits_end_when_nothing_of_ours_is_in_flight() -> None:
+    """A server that refuses every submit is left after the policy's attempts, also by those who tried together."""
+    async with RawServer(answer(status=429, headers={"Retry-After": "1"})) as server:
+        async with Session("k", base_url=server.url) as session:
+            done = await asyncio.gather(*(session.run(BEAR) for _ in range(5)), return_exceptions=True)
+        assert {type(one) for one in done} == {RateLimitError}
+        assert len(server.received) == 5 * 4
+
+
+async def test_a_submit_that_is_refused_beside_a_task_in_flight_waits_for_its_end() -> None:
+    """With `concurrency=1` and 429 a second `run` is not lost over its four attempts, however long the first takes."""
+    async with Emulator(over_limit="429", concurrency=1, queue_delay=Constant(0.5), durations=Constant(300)) as server:
+        async with Session(server.api_key, base_url=server.url, polling=LOOKS) as session:
+            first = asyncio.ensure_future(session.run(BEAR))
+            await asyncio.sleep(1)
+            second = await session.run(BEAR)
+            assert first.done()
+            assert second.status == "completed"
+
+
+async def test_the_account_says_how_many_tasks_may_be_in_flight() -> None:
+    """`max_in_flight="account"` asks once, for both sessions of a governor, and no task is refused."""
+    governor = Governor(max_in_flight="account")
+    async with Emulator(over_limit="429", plan="creator", queue_delay=Constant(0.5), durations=Constant(2)) as server:
+        one = Session(server.api_key, base_url=server.url, polling=LOOKS, governor=governor)
+        two = Session(server.api_key, base_url=server.url, polling=LOOKS, governor=governor)
+        async with one, two:
+            await asyncio.gather(*(session.run(BEAR) for session in (one, two) for _ in range(20)))
+        assert _most_at_once(list(server.tasks.values())) == 5
+        server.check.exactly(1, "account")
+        assert {record.status for record in server.requests} == {200}
+
+
+async def test_an_account_that_cannot_be_asked_is_no_cap() -> None:
+    """When the account does not answer, `run` goes on without a cap, and says so once."""
+    log = EventLog()
+    async with Emulator(queue_delay=Constant(0.5), durations=Constant(2)) as server:
+        async with Session(
+            server.api_key, base_url=server.url, polling=LOOKS, max_in_flight="account", observers=[log]
+        ) as session:
+            server.faults.next("account", "404")
+            await asyncio.gather(*(session.run(BEAR) for _ in range(50)))
+    assert [str(event) for event in log.of(events.LimitLearned)] == ["no limit on tasks in flight is known"]
+
+
+async def test_a_told_rate_is_kept_by_all_requests() -> None:
+    """With `requests_per_second` no request is refused by a server that bears as many."""
+    governor = Governor(requests_per_second=20)
+    async with Emulator(requests_per_second=20, queue_delay=Constant(0.5), durations=Constant(2)) as server:
+        async with Session(server.api_key, base_url=server.url, governor=governor) as session:
+            await asyncio.gather(*(session.run(BEAR) for _ in range(100)), session.account())
+        assert {record.status for record in server.requests} == {200}
+
+
+async def test_the_time_that_a_submit_waits_for_its_turn_is_no_failure() -> None:
+    """A submit that has waited longer than `RetryPolicy.timeout` for its turn is still tried again."""
+    governor, retry = Governor(requests_per_second=1), RetryPolicy(timeout=10)
+    limited = answer(status=429, headers={"Retry-After": "1"})
+    async with RawServer(*[task()] * 20, limited, task()) as server:
+        async with Session("k", base_url=server.url, governor=governor, retry=retry) as session:
+            handles = await asyncio.gather(*(session.submit(BEAR) for _ in range(21)))
+        assert len(handles) == 21
+        assert len(server.received) == 22
 
 
 async def test_random_faults_never_make_a_second_task() -> None:

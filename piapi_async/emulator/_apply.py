@@ -87,7 +87,10 @@ async def _too_many(exchange: _Exchange) -> web.Response:
     if retry_after == "date":
         then = exchange.clock.now() + exchange.options["seconds"]
         retry_after = email.utils.formatdate(then, usegmt=True)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    # The date counts from the server's own, which must be of the same clock, also where time jumps.
+    headers = {"Date": email.utils.formatdate(exchange.clock.now(), usegmt=True)}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     body = envelope(None, message="rate limit exceeded", code=429)
     return web.Response(status=429, body=body, content_type="application/json", headers=headers)
 

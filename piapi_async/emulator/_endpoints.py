@@ -12,6 +12,7 @@ from piapi_async.emulator._gallery import Gallery
 from piapi_async.emulator._history import History
 from piapi_async.emulator._journal import Asked, Journal, read_body
 from piapi_async.emulator._page import for_browsers
+from piapi_async.emulator._rate import Rate
 from piapi_async.emulator._render import NOT_FOUND, Answer, Renderer, as_json, envelope, page
 from piapi_async.emulator._service import Service
 from piapi_async.emulator._settings import Settings
@@ -41,6 +42,7 @@ class Endpoints:
     webhooks: Webhooks
     faults: Faults
     journal: Journal
+    rate: Rate
     clock: Clock
     watch: Stopwatch
 
@@ -84,7 +86,7 @@ class Endpoints:
             return self.render.refusal(refusal, task_id=asked.task_id)
 
     async def _create(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         body = _body(asked, most=self.settings.current.max_body, too_large="task input too large")
         submission = read_submission(body, options=self.settings.current)
         task = self.service.create(submission, now=self.watch.now(), fault=asked.fault)
@@ -92,12 +94,12 @@ class Endpoints:
         return self.render.created(task, base_url=asked.base_url)
 
     async def _get(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         task = self.service.look(asked.request.match_info["task_id"], now=self.watch.now())
         return self.render.task(task, base_url=asked.base_url)
 
     async def _cancel(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         task = self.service.cancel(asked.request.match_info["task_id"], now=self.watch.now())
         return self.render.canceled(task)
 
@@ -114,23 +116,23 @@ class Endpoints:
         return Answer(body=body, content_type="image/png", task_id=task.task_id)
 
     async def _account(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         self.service.advance(self.watch.now())
         return Answer(body=envelope(account_info(self.service, self.render)))
 
     async def _active_tasks(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         self.service.advance(self.watch.now())
         return Answer(body=envelope(active_tasks(self.service)))
 
     async def _history(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         self.service.advance(self.watch.now())
         history = History(self.service, self.render)
         return Answer(body=history.page(asked.request.query, now=self.watch.now(), base_url=asked.base_url))
 
     async def _upload(self, asked: Asked) -> Answer:
-        self._check_key(asked.request)
+        self._admit(asked.request)
         body = _body(asked, most=MOST_BODY, too_large="file too large; 10 MB are allowed")
         url = f"{asked.base_url}/ephemeral/{self.uploads.store(body, now=self.watch.now())}"
         if self.settings.current.upload_answer == "top-level-url":
@@ -151,13 +153,15 @@ class Endpoints:
     async def _unknown(self, _asked: Asked) -> Answer:
         return NOT_FOUND
 
-    def _check_key(self, request: web.Request) -> None:
+    def _admit(self, request: web.Request) -> None:
+        """Refuse a wrong key, and with the right one what is too much."""
         options, headers = self.settings.current, request.headers
         key = headers.get("X-API-Key")
         if key is None and options.key_header == "x-api-key-or-bearer":
             key = headers.get("Authorization", "").removeprefix("Bearer ")
         if key != options.api_key:
             raise Refusal(401, "failed to verify api key")
+        self.rate.take(self.watch.now())
 
 
 def _body(asked: Asked, *, most: int, too_large: str) -> bytes:

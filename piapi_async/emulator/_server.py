@@ -14,6 +14,7 @@ from piapi_async.emulator._endpoints import Endpoints
 from piapi_async.emulator._gallery import Gallery
 from piapi_async.emulator._journal import Journal
 from piapi_async.emulator._lifecycle import Failure, Task
+from piapi_async.emulator._rate import Rate
 from piapi_async.emulator._render import Renderer, usage
 from piapi_async.emulator._service import Service
 from piapi_async.emulator._settings import Settings
@@ -62,6 +63,7 @@ class Emulator:
         self._uploads = Uploads(self._settings)
         self._webhooks = Webhooks(self._service, clock=self._clock, watch=self._watch)
         self._journal = Journal(keep=self.options.keep_requests)
+        self._rate = Rate(self._settings)
         self._runner: web.AppRunner | None = None
         self._port = self.options.port
 
@@ -235,6 +237,7 @@ class Emulator:
             webhooks=self._webhooks,
             faults=self.faults,
             journal=self._journal,
+            rate=self._rate,
             clock=self._clock,
             watch=self._watch,
         )

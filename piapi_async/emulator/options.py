@@ -89,6 +89,12 @@ class Options:
         "A task beyond the concurrency waits as pending; waits as staged, 50 of them at most, as documented for "
         "Midjourney; or is refused with 429. Not documented for Flux.",
     )
+    requests_per_second: float | None = _value(
+        None,
+        "More requests with the right key, of all kinds together, are refused with 429; what a second allows may come "
+        "at once. None: any number. No figure is documented.",
+        validator=validators.optional(validators.gt(0)),
+    )
     credits: int = _amount(10_000_000_000, "Balance at the start, in points; 10,000,000 are 1 USD.")
     out_of_credit: OutOfCredit = _choice(
         OutOfCredit, "The HTTP status of 'failed to freeze point'; 200 has 402 as its code. Not documented."

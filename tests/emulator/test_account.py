@@ -165,3 +165,41 @@ async def test_the_history_may_come_without_its_envelope(make_api: MakeApi) -> N
     reply = await api.send("GET", HISTORIES)
     assert reply.json.keys() == {"data", "page", "size", "total"}
     assert len(reply.json["data"]) == 1
+
+
+async def test_more_requests_than_a_second_allows_are_refused(make_api: MakeApi) -> None:
+    """5 and 9.3 (unknown): with 20 a second, 20 go at once, then one each 50 ms; a 429 says when there is room."""
+    api = await make_api(requests_per_second=20)
+    statuses = [(await api.send("GET", "/account/info")).status for _ in range(25)]
+    assert statuses == [200] * 20 + [429] * 5
+    reply = await api.send("GET", "/account/info")
+    assert (reply.json["message"], reply.headers["Retry-After"]) == ("rate limit exceeded", "1")
+    for seconds, expected in ((0.05, [200, 429]), (0.15, [200] * 3 + [429]), (60.0, [200] * 20 + [429])):
+        api.clock.seconds += seconds
+        assert [(await api.send("GET", "/account/info")).status for _ in expected] == expected
+
+
+async def test_the_limit_is_on_all_kinds_of_requests_together(make_api: MakeApi) -> None:
+    """Submits, looks and the rest use up the same second; a result, and a request with a wrong key, does not."""
+    api = await make_api(requests_per_second=4)
+    task_id = (await api.create())["task_id"]
+    api.clock.seconds = 60
+    url = (await api.get(task_id))["output"]["image_url"]
+    for _ in range(9):
+        assert (await api.send("GET", "/account/info", headers={"X-API-Key": "wrong"})).status == 401
+        assert (await api.send("GET", url)).status == 200
+    assert (await api.send("DELETE", f"/api/v1/task/{task_id}")).status == 400
+    await active(api)
+    await history(api)
+    assert (await api.send("POST", "/api/v1/task", json=img2img())).status == 429
+    assert len(api.emulator.tasks) == 1
+
+
+async def test_a_rate_below_one_a_second_lets_one_go(make_api: MakeApi) -> None:
+    """With one in four seconds there is room for one; the limit can be lifted while it runs."""
+    api = await make_api(requests_per_second=0.25)
+    first, second = [await api.send("GET", "/account/info") for _ in range(2)]
+    assert (first.status, second.status, second.headers["Retry-After"]) == (200, 429, "4")
+    assert (await api.send("GET", "/api/v1/task/unknown")).status == 429
+    api.emulator.set(requests_per_second=None)
+    assert {(await api.send("GET", "/account/info")).status for _ in range(9)} == {200}

@@ -87,7 +87,7 @@ async def use() -> None:
         "key",
         retry=RetryPolicy(attempts=2),
         polling=Polling(wait=tenacity.wait_fixed(2), timeout=None),
-        governor=Governor(max_in_flight=3),
+        governor=Governor(requests_per_second=20, burst=5, max_in_flight="account"),
         on_cancel="cancel",
         upload_url="https://example.com",
         local_images="upload",

@@ -326,7 +326,7 @@ const KINDS = {
   },
   number: {
     build: ({ whole, optional }) =>
-      make("input", { type: "number", min: "0", step: whole ? "1" : "any", placeholder: optional ? "as the plan" : "" }),
+      make("input", { type: "number", min: "0", step: whole ? "1" : "any", placeholder: optional ? "not set" : "" }),
     read: (control) => (control.value === "" ? null : control.valueAsNumber),
   },
   seconds: {
