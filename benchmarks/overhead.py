@@ -21,12 +21,13 @@ from pathlib import Path
 
 import aiohttp
 
-from piapi_async import Img2Img, Session
+from piapi_async import Backoff, Img2Img, Polling, Session
 from piapi_async.emulator import Emulator
 from piapi_async.emulator.durations import Constant, Uniform
 from piapi_async.events import Looked
 
 KEY = "benchmark"
+POLLING = Polling(wait=Backoff())
 BODY = {
     "model": "Qubico/flux1-schnell",
     "task_type": "img2img",
@@ -43,7 +44,7 @@ async def ours(url: str, *, tasks: int) -> dict[str, float]:
         looks += isinstance(event, Looked)
 
     request = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
-    async with Session(KEY, base_url=url, observers=[count]) as session:
+    async with Session(KEY, base_url=url, polling=POLLING, observers=[count]) as session:
         infos = await asyncio.gather(*(session.run(request) for _ in range(tasks)))
     return {"completed": len(infos), "ids": len({info.task_id for info in infos}), "looks": looks}
 

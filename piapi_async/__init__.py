@@ -22,7 +22,7 @@ from piapi_async.flux import (
 from piapi_async.handle import TaskHandle
 from piapi_async.limits import Governor
 from piapi_async.picture import Picture
-from piapi_async.polling import Backoff, Polling
+from piapi_async.polling import Backoff, Learned, Polling
 from piapi_async.retry import RetryPolicy
 from piapi_async.session import Session
 from piapi_async.task import Image, TaskInfo, TaskRequest, TaskStatus, Usage, WebhookConfig
@@ -39,6 +39,7 @@ __all__ = [
     "Img2Img",
     "Img2ImgLora",
     "Kontext",
+    "Learned",
     "LoRA",
     "PiAPIError",
     "Picture",

@@ -15,7 +15,7 @@ from piapi_async._gate import Place, Turn
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async.account import Account
-from piapi_async.limits import Governor
+from piapi_async.limits import Governor, calm
 from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, RetryPolicy
 from piapi_async.task import Submittable, TaskInfo, TaskStatus
 
@@ -136,13 +136,13 @@ class Api:
             error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
             raise
 
-    async def look(self, task_id: str, *, urgency: float = 0.0) -> TaskInfo:
+    async def look(self, task_id: str, *, urgency: Callable[[], float] = calm) -> TaskInfo:
         """One look, one request.
 
         Args:
             task_id: The task.
 
-            urgency: Seconds by which it goes before others where looks are scarce; see `Governor.turn`.
+            urgency: By how many seconds it goes before others where looks are scarce; see `Governor.turn`.
 
         Raises:
             PiAPIError: It failed.
@@ -212,7 +212,7 @@ class Api:
 
         return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep, held_up=held_up)
 
-    def _turn(self, kind: Kind = "look", *, urgency: float = 0.0, place: Place | None = None) -> Turn:
+    def _turn(self, kind: Kind = "look", *, urgency: Callable[[], float] = calm, place: Place | None = None) -> Turn:
         return self.governor.turn(
             kind, patience=self.retry.timeout, urgency=urgency, place=place, announce=self.announce
         )

@@ -45,7 +45,7 @@ class Turn:
 
     kind: Kind
     patience: float
-    urgency: float
+    urgency: Callable[[], float]
     place: "Place | None"
     announce: Announce | None
     waited: float = 0.0
@@ -248,7 +248,7 @@ class Gate:
         future = self._loop.create_future()
         assert turn.arrived is not None
         self._number += 1
-        heapq.heappush(self._queues[turn.kind], (turn.arrived - turn.urgency, self._number, future, turn))
+        heapq.heappush(self._queues[turn.kind], (turn.arrived - turn.urgency(), self._number, future, turn))
         self.waiting += 1
         self._least_patience = min(self._least_patience, turn.patience)
         self._pump()

@@ -1,13 +1,16 @@
 """`TaskHandle`: your end of a task."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from piapi_async import _checks, _html, _text, errors, events
 from piapi_async._api import Api
-from piapi_async.polling import UNSET, Polling, Unset, Watch, is_young
+from piapi_async._watch import Watch, is_young, learn, urgency
+from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.task import TaskInfo, TaskStatus
 
 
@@ -83,7 +86,7 @@ class TaskHandle:
             return self._info
         is_new = is_young(self._submitted_at, clock=self._api.clock)
         with self._about_this_task():
-            return self._seen(await self._api.get(self._task_id, is_new=is_new))
+            return self._seen(await self._api.get(self._task_id, is_new=is_new), polling=self._polling)
 
     async def updates(
         self,
@@ -122,7 +125,7 @@ class TaskHandle:
             PiAPIError: The service refuses, or cannot be reached.
         """
         with self._about_this_task():
-            return self._seen(await self._api.cancel(self._task_id))
+            return self._seen(await self._api.cancel(self._task_id), polling=self._polling)
 
     async def _watch(
         self, until: Callable[[TaskInfo], bool], *, timeout: float | Unset | None, polling: Polling | None
@@ -130,7 +133,7 @@ class TaskHandle:
         policy = polling or self._polling
         limit = wait_limit(timeout, polling=policy)
         watch = Watch(
-            look=self._look,
+            look=partial(self._look, policy),
             until=until,
             polling=policy,
             timeout=limit,
@@ -171,17 +174,34 @@ class TaskHandle:
             error.safe_to_resubmit = False
             error.task_id = self._task_id
 
-    async def _look(self) -> TaskInfo:
-        return self._seen(await self._api.look(self._task_id))
+    async def _look(self, polling: Polling) -> TaskInfo:
+        info = await self._api.look(self._task_id, urgency=partial(self._urgency, polling))
+        return self._seen(info, polling=polling)
 
-    def _seen(self, info: TaskInfo) -> TaskInfo:
+    def _urgency(self, polling: Polling) -> float:
+        if self._info is None or self._submitted_at is None:
+            return 0.0
+        now = self._api.clock.monotonic()
+        return urgency(polling, self._info, age=now - self._submitted_at, seen_ago=now - self._seen_at)
+
+    def _seen(self, info: TaskInfo, *, polling: Polling) -> TaskInfo:
         if self._info is not None and self._info.is_terminal:
             return self._info  # this look was overtaken by one that saw the end
+        self._learn(info, polling=polling)
         self._info, self._seen_at = info, self._api.clock.monotonic()
         if info.status is TaskStatus.UNKNOWN and info.raw_status not in self._strange:
             self._strange += (info.raw_status,)
             self._api.announce(events.UnknownStatus(task_id=self._task_id, raw_status=info.raw_status))
         return info
+
+    def _learn(self, info: TaskInfo, *, polling: Polling) -> None:
+        """Tell the session's policy, and another that was looked by, if the task is over, which is seen once."""
+        least, most = 0.0, math.inf
+        if self._submitted_at is not None:
+            least, most = self._seen_at - self._submitted_at, self._api.clock.monotonic() - self._submitted_at
+        learn(self._polling, info, least=least, most=most)
+        if polling.wait is not self._polling.wait:
+            learn(polling, info, least=least, most=most)
 
     def _timed_out(self, limit: float | None) -> errors.WaitTimeoutError:
         stands = "not seen yet" if self._info is None else f"still {self._info.raw_status or self._info.status}"

@@ -30,6 +30,11 @@ def _check_cap(instance: object, attribute: "attrs.Attribute[Any]", value: objec
         _checks.number(at_least=1, integer=True)(instance, attribute, value)
 
 
+def calm() -> float:
+    """No urgency."""
+    return 0.0
+
+
 @attrs.define(kw_only=True, eq=False, repr=False)
 class Governor:
     """Keeps every request of an account within what the server bears. One object may serve several sessions.
@@ -90,7 +95,7 @@ class Governor:
         kind: Kind = "look",
         *,
         patience: float = math.inf,
-        urgency: float = 0.0,
+        urgency: Callable[[], float] = calm,
         place: Place | None = None,
         announce: Announce | None = None,
     ) -> Turn:
@@ -103,8 +108,8 @@ class Governor:
 
             patience: Seconds; a pause that lasts longer is a `RateLimitError` at once, not a long silence.
 
-            urgency: Which look goes first: one with an urgency of 5 goes before those with 0 that came up to 5 s
-                earlier.
+            urgency: Which look goes first, asked for when it has to wait: one with an urgency of 5 goes before those
+                with 0 that came up to 5 s earlier.
 
             place: The place in flight of the task that is submitted.
 

@@ -125,6 +125,6 @@ def failure(state: tenacity.RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
-def retry_after(error: BaseException | None) -> float:
-    """Seconds the server asked to wait, 0 when it asked for nothing."""
-    return getattr(error, "retry_after", None) or 0.0
+def retry_after(met: object) -> float:
+    """Seconds the server asked to wait by what a request met, 0 when it asked for nothing."""
+    return getattr(met, "retry_after", None) or 0.0

@@ -404,7 +404,7 @@ async def test_urgent_looks_go_first_and_nobody_starves() -> None:
 
     async def ask(name: str, after: float, urgency: float) -> None:
         await asyncio.sleep(after)
-        await served(governor, urgency=urgency)
+        await served(governor, urgency=lambda: urgency)
         order.append(name)
 
     first = [ask("at once", 0, 0), ask("a", 0.1, 0), ask("b", 0.2, 0), ask("urgent", 0.3, 5), ask("more so", 0.4, 9)]

@@ -1,10 +1,12 @@
 """`Polling`, `Backoff` and `Watch`: when a task is looked at, and when looking ends."""
 
 import asyncio
+import itertools
 import math
 import pickle
 import random
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -13,9 +15,10 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async import Backoff, Polling, TaskInfo, TaskStatus, errors
+from piapi_async import Backoff, Learned, Polling, TaskInfo, TaskStatus, errors
 from piapi_async._clock import Clock
-from piapi_async.polling import LAST_LOOK, UNSET, VISIBLE_AFTER, Unset, Watch
+from piapi_async._watch import LAST_LOOK, VISIBLE_AFTER, Watch
+from piapi_async.polling import UNSET, Unset
 from piapi_async.testing import run_in_virtual_time
 
 PENDING = TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)
@@ -26,6 +29,7 @@ MISSING = errors.NotFoundError("no such task", status=404)
 Seen = TaskInfo | BaseException | float
 """What a look gives or meets; a number is a stall of so many seconds."""
 
+LEARNED = Learned()
 EVEN = Backoff(initial=10, factor=1, maximum=10, jitter=0)
 """A look every ten seconds."""
 
@@ -77,7 +81,8 @@ def seen_ago(seconds: float) -> dict[str, Any]:
 def test_the_defaults() -> None:
     """The defaults are the design's."""
     assert repr(Polling()) == (
-        "Polling(wait=Backoff(initial=1.0, factor=1.5, maximum=15.0, jitter=0.5), timeout=900.0, max_errors=10)"
+        "Polling(wait=Learned(price=2.0, prior=Backoff(initial=1.0, factor=1.5, maximum=15.0, jitter=0.5)),"
+        " timeout=900.0, max_errors=10)"
     )
 
 
@@ -86,7 +91,7 @@ def test_the_defaults() -> None:
     [
         (Polling, "timeout", [None, 0, 0.5], [-1, math.nan, math.inf, "9"]),
         (Polling, "max_errors", [1, 99], [0, -1, 1.5, True, None]),
-        (Polling, "wait", [Backoff(), tenacity.wait_fixed(3), len], [3, None]),
+        (Polling, "wait", [LEARNED, Backoff(), tenacity.wait_fixed(3), len], [3, None]),
         (Backoff, "initial", [0.001, 9], [0, -1, math.inf]),
         (Backoff, "factor", [1, 9.5], [0.99, 0, math.nan]),
         (Backoff, "maximum", [0.001, 9], [0, -1]),
@@ -102,8 +107,9 @@ def test_what_each_field_takes(kind: type[Any], field: str, good: list[Any], bad
 
 
 def test_policies_are_values() -> None:
-    """Policies are frozen and compare by value."""
-    assert Polling() == Polling(wait=Backoff())
+    """Policies are frozen and compare by value; one that learns is equal to itself alone."""
+    assert Polling(wait=Backoff()) == Polling(wait=Backoff(initial=1))
+    assert Polling() != Polling()
     policy: Any = Polling()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         policy.timeout = 1
@@ -145,6 +151,12 @@ def test_a_backoff_stays_between_its_bounds(backoff: Backoff, number: int, seed:
     random.seed(seed)
     bare = attrs.evolve(backoff, jitter=0)(attempt(number))
     assert bare <= backoff(attempt(number)) <= min(backoff.maximum, bare + backoff.jitter)
+
+
+@given(st.floats(1, 1.01), st.floats(0, 1e9), st.floats(0, 1))
+def test_a_backoff_by_age_stays_between_its_bounds(factor: float, elapsed: float, chance: float) -> None:
+    """However slowly it grows and however old the task is, the pause is between the first and the longest."""
+    assert 2 <= Backoff(initial=2, factor=factor).after(elapsed, chance=chance) <= 15
 
 
 def test_jitter_spreads_looks() -> None:
@@ -376,6 +388,118 @@ async def test_a_task_submitted_elsewhere_is_missing_at_once() -> None:
     with pytest.raises(errors.NotFoundError):
         await watch(looks).run()
     assert looks.at == [0]
+
+
+# Waits that learned.
+
+
+MODEL = {"model": "m", "task_type": "t"}
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+AT_ONCE = pytest.approx(0, abs=0.3)
+
+
+def twelve_seconds(**fields: Any) -> Polling:
+    """A policy that knows that such tasks wait for two seconds and run for ten, and spreads no looks."""
+    learned = Learned(prior=Backoff(initial=3, factor=2, jitter=0), **fields)
+    for _ in range(60):
+        learned.observe(("m", "t"), 12.0, queued=2.0)
+    return Polling(wait=learned)
+
+
+def seen(status: TaskStatus, **fields: Any) -> TaskInfo:
+    """A task of the kind that is known."""
+    return TaskInfo(task_id="3f2a", status=status, **MODEL, **fields)
+
+
+def around(seconds: float) -> Any:
+    """A look's time to within half a second of it or after."""
+    return pytest.approx(seconds + 0.25, abs=0.4)
+
+
+class ExactLooks(Looks):
+    """Looks whose times are kept to the millisecond."""
+
+    async def __call__(self) -> TaskInfo:
+        """One look."""
+        info = await super().__call__()
+        self.at[-1] = self.now  # type: ignore[call-overload]
+        return info
+
+
+async def test_a_wait_that_learned_looks_when_the_task_is_over() -> None:
+    """A task just submitted is left alone until its usual end, counted from the submit."""
+    looks = ExactLooks([seen(TaskStatus.COMPLETED)])
+    now = asyncio.get_running_loop().time()
+    submitted = {"known": seen(TaskStatus.PENDING), "seen_at": now - 4, "submitted_at": now - 4}
+    await watch(looks, polling=twelve_seconds(), **submitted).run()
+    assert looks.at == [around(12 - 4)]
+
+
+async def test_the_age_counts_from_the_submit_not_from_the_wait() -> None:
+    """A wait that begins late, with a look ten seconds ago, looks at once when the usual end has passed since."""
+    looks = ExactLooks([seen(TaskStatus.COMPLETED)])
+    now = asyncio.get_running_loop().time()
+    submitted = {"known": seen(TaskStatus.PENDING), "seen_at": now - 30, "submitted_at": now - 31}
+    await watch(looks, polling=twelve_seconds(), **submitted).run()
+    assert looks.at == [AT_ONCE]
+
+
+async def test_a_start_that_is_told_decides_the_next_look() -> None:
+    """A task seen to run since its twentieth second is looked at ten seconds after that."""
+    started = CREATED + timedelta(seconds=20)
+    runs = seen(TaskStatus.PROCESSING, created_at=CREATED, started_at=started)
+    looks = ExactLooks([runs, seen(TaskStatus.COMPLETED)])
+    now = asyncio.get_running_loop().time()
+    await watch(looks, polling=twelve_seconds(), submitted_at=now - 22).run()
+    assert looks.at == [AT_ONCE, around(8)]
+
+
+@pytest.mark.parametrize(
+    ("age", "first"),
+    [(9.0, 3), (None, 12), (-3600.0, 12), (40 * 86400.0, 12)],
+)
+async def test_the_age_of_a_task_from_elsewhere(age: float | None, first: float) -> None:
+    """Its age is told by its creation, unless that lies ahead, or absurdly far back; then from its first look on."""
+    created = None if age is None else datetime.fromtimestamp(Clock().now() - age, UTC)
+    looks = ExactLooks([seen(TaskStatus.PROCESSING, created_at=created), seen(TaskStatus.COMPLETED)])
+    await watch(looks, polling=twelve_seconds()).run()
+    assert looks.at == [AT_ONCE, around(first)]
+
+
+async def test_a_task_from_elsewhere_that_was_seen_before() -> None:
+    """The age is that at the look from which the pause counts."""
+    created = datetime.fromtimestamp(Clock().now() - 9, UTC)
+    looks = ExactLooks([seen(TaskStatus.COMPLETED)])
+    known = seen(TaskStatus.PROCESSING, created_at=created)
+    await watch(looks, polling=twelve_seconds(), known=known, seen_at=asyncio.get_running_loop().time() - 5).run()
+    assert looks.at == [around(3)]
+
+
+async def test_a_failed_look_is_repeated_as_the_prior_says() -> None:
+    """After failures in a row the pauses are the prior's, from its first one on; `Retry-After` wins; then it plans."""
+    slow = errors.RateLimitError("slow", retry_after=30)
+    done = seen(TaskStatus.COMPLETED)
+    looks = Looks([LOST, LOST, LOST, seen(TaskStatus.PENDING), LOST, slow, done])
+    policy = Polling(wait=Learned(prior=Backoff(initial=3, factor=2, jitter=0)))
+    await watch(looks, polling=policy).run()
+    at = looks.at
+    assert [late - early for early, late in itertools.pairwise(at)] == [3, 6, 12, 15, 3, 30]
+
+
+async def test_looks_of_tasks_submitted_together_are_spread() -> None:
+    """A hundred tasks that began at once are not looked at in the same hundredth of a second."""
+    policy = Polling(wait=Learned())
+    rng = random.Random(1)
+    for _ in range(50):
+        assert isinstance(policy.wait, Learned)
+        policy.wait.observe(("m", "t"), rng.lognormvariate(2, 0.25))
+    everyone = [ExactLooks([seen(TaskStatus.COMPLETED)]) for _ in range(100)]
+    now = asyncio.get_running_loop().time()
+    fields = {"known": seen(TaskStatus.PENDING), "seen_at": now, "submitted_at": now}
+    await asyncio.gather(*(watch(looks, polling=policy, **fields).run() for looks in everyone))
+    moments = sorted(looks.at[0] for looks in everyone)
+    assert moments[-1] - moments[0] > 0.25
+    assert len({round(moment, 2) for moment in moments}) > 20
 
 
 # Being cancelled, and company.

@@ -21,6 +21,7 @@ from piapi_async import (
     Img2Img,
     Img2ImgLora,
     Kontext,
+    Learned,
     LoRA,
     Picture,
     Polling,
@@ -100,6 +101,11 @@ async def use() -> None:
         assert_type(handle, TaskHandle)
         assert_type(await handle, TaskInfo)
         assert_type(await handle.wait(timeout=None, polling=Polling(wait=Backoff(initial=0.1))), TaskInfo)
+        learned = Learned.from_json(Learned().to_json(), price=3)
+        learned.observe(("m", "t"), 4, queued=1.5)
+        assert_type(learned.delay(("m", "t"), 2.0), float)
+        assert_type(learned.urgency("m", 2, since=1), float)
+        assert_type(await handle.wait(polling=Polling(wait=learned)), TaskInfo)
         assert_type(handle.info, TaskInfo | None)
         updates = handle.updates()
         assert_type(updates, AsyncIterator[TaskInfo])

@@ -1,0 +1,205 @@
+"""What was seen of tasks that are over, and the plans that follow: plain machines, bounded in memory and time."""
+
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import accumulate
+from typing import Any, Final, Self
+
+import attrs
+
+from piapi_async._schedule import Curve, Plan, estimate, plan, plan_queued
+from piapi_async.task import TaskInfo, TaskStatus
+
+KEPT: Final = 200
+KINDS: Final = 64
+"""So many of the latest durations are kept, of each of so many kinds of task, the latest ones seen to end."""
+
+BRIEFEST: Final = 0.001
+MOST: Final = 30 * 86400.0
+"""What is outside of these seconds is no duration."""
+
+CHECKED_EVERY: Final = 8
+SURPRISE: Final = 4.3
+"""After how many durations a change is looked for, and how many standard deviations a rank sum must be off: for that it
+takes seven durations on each side. Where nothing changes, it happens about once in 50,000 tasks."""
+
+SLACK: Final = 5.0
+"""By so many seconds a duration as the service tells it may lie outside of what was seen from here."""
+
+Sample = tuple[float, float | None]
+"""Seconds from acceptance to end, and those of them in the queue, if known."""
+
+
+def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
+    """One duration, or `None` when it cannot be one; a time in the queue that cannot be is left out."""
+    if not BRIEFEST <= seconds <= MOST:
+        return None
+    return float(seconds), float(queued) if queued is not None and 0 <= queued < seconds else None
+
+
+@attrs.define(eq=False)
+class Kind:
+    """One kind of task: the durations seen, the latest last, and the best looks by them. It has seen one at least."""
+
+    price: float
+    samples: deque[Sample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
+    _new: int = 0
+    _used: int = 0
+    _unchecked: int = 0
+    _totals: tuple[Curve, Plan] | None = None
+    _phases: tuple[Plan, Plan] | None = None
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
+        """What was seen before, elsewhere."""
+        kind = cls(price)
+        kind.samples.extend(samples)
+        kind._new = len(kind.samples)
+        return kind
+
+    def observe(self, seen: Sample) -> None:
+        """Take in one task that is over."""
+        self.samples.append(seen)
+        self._new += 1
+        self._unchecked += 1
+        if self._unchecked >= CHECKED_EVERY:
+            self._unchecked = 0
+            self._forget(change([seconds for seconds, _ in self.samples]))
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            self.samples.popleft()
+        self._used = 0 if count else self._used
+
+    def totals(self) -> tuple[Curve, Plan]:
+        """How long the tasks take, and the best looks at those of which no more is known.
+
+        They are made anew when a quarter as many durations have come as they were made of, and after a change.
+        """
+        if self._totals is None or self._new > self._used // 4:
+            self._new, self._used = 0, len(self.samples)
+            curve = estimate([seconds for seconds, _ in self.samples])
+            self._totals, self._phases = (curve, plan(curve, price=self.price)), None
+        return self._totals
+
+    def phases(self) -> tuple[Plan, Plan] | None:
+        """The best looks at tasks in the queue, and at tasks that run; `None` while too little is known of that."""
+        totals, _ = self.totals()
+        if self._phases is None:
+            split = [(queued, seconds - queued) for seconds, queued in self.samples if queued is not None]
+            if 2 * len(split) > len(self.samples):
+                waits = estimate([max(queued, BRIEFEST) for queued, _ in split])
+                running = plan(estimate([max(work, BRIEFEST) for _, work in split]), price=self.price)
+                self._phases = plan_queued(waits, totals=totals, running=running), running
+        return self._phases
+
+    def pause(self, elapsed: float, *, queued: bool | None, running_for: float | None, chance: float) -> float:
+        """Seconds until the next look."""
+        phases = self.phases() if queued or running_for is not None else None
+        if phases is None:
+            return self.totals()[1].spread(elapsed, chance=chance)
+        if running_for is None:
+            return phases[0].spread(elapsed, chance=chance)
+        return phases[1].spread(running_for, chance=chance)
+
+
+@attrs.define(eq=False)
+class Memory:
+    """All kinds of task that are known, the one seen last at the end."""
+
+    price: float
+    kinds: dict[Hashable, Kind] = attrs.field(factory=dict)
+
+    def observe(self, key: Hashable, seen: Sample) -> None:
+        """Take in one task that is over."""
+        kind = self.kinds.pop(key, None) or Kind(self.price)
+        kind.observe(seen)
+        self.kinds[key] = kind
+        if len(self.kinds) > KINDS:
+            del self.kinds[next(iter(self.kinds))]
+
+    def dump(self) -> str:
+        """Everything, as JSON."""
+        kinds = [{"key": key, "seconds": list(kind.samples)} for key, kind in self.kinds.items()]
+        return json.dumps({"version": 1, "kinds": kinds})
+
+    def load(self, text: str | bytes) -> None:
+        """Take over what `dump` gave.
+
+        Raises:
+            ValueError: This is something else.
+        """
+        try:
+            self.kinds.update((key, Kind.of(samples, price=self.price)) for key, samples in _read(json.loads(text)))
+        except (TypeError, LookupError, RecursionError) as error:
+            raise ValueError("not the state of a memory") from error
+
+
+def _read(state: Any) -> Iterator[tuple[Hashable, list[Sample]]]:
+    if state["version"] != 1:
+        raise ValueError("of another version")
+    for kind in state["kinds"][-KINDS:]:
+        key, samples = kind["key"], [sample(seconds, queued=queued) for seconds, queued in kind["seconds"]]
+        yield tuple(key) if isinstance(key, list) else key, _complete(samples)
+
+
+def _complete(samples: list[Sample | None]) -> list[Sample]:
+    found = [seen for seen in samples if seen is not None]
+    if not found or len(found) < len(samples):
+        raise ValueError("no durations")
+    return found
+
+
+def change(values: Sequence[float]) -> int:
+    """Where the values from there on differ most from those before, if by more than chance; otherwise 0.
+
+    It is told by Wilcoxon's rank sum of those before, for every place, in standard deviations.
+    """
+    count = len(values)
+    ordered = sorted(values)
+    middle, scale = count / 2, (count + 1) / 12
+    sums = accumulate((bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 - middle for value in values)
+    surprises = (
+        (abs(total) / math.sqrt(at * (count - at) * scale), at) for at, total in enumerate(sums, start=1) if at < count
+    )
+    surprise, at = max(surprises, default=(0.0, 0))
+    return at if surprise > SURPRISE else 0
+
+
+def lasted(info: TaskInfo, *, least: float = 0.0, most: float = math.inf) -> Sample | None:
+    """How long a completed task took, by the service's own times; by what was seen from here where those cannot be.
+
+    Args:
+        info: The task.
+
+        least: How old it was, by the clock here, when it was last seen not to be over.
+
+        most: How old it was when it was first seen to be; infinite when it was not submitted here.
+    """
+    total = _seconds(info.created_at, info.ended_at)
+    if total is not None and least - SLACK <= total <= most + SLACK:
+        return sample(total, queued=_seconds(info.created_at, info.started_at))
+    return sample((least + most) / 2)
+
+
+def phase(info: TaskInfo, *, elapsed: float) -> tuple[bool, float | None]:
+    """Whether a task waits for a worker, and for how many seconds one has run it, as far as that can be told.
+
+    The service's clock and the one here may differ, so the time in the queue is taken from the one, and the task's age
+    from the other.
+    """
+    waited = _seconds(info.created_at, info.started_at)
+    if info.status is TaskStatus.PROCESSING and waited is not None:
+        return False, max(0.0, elapsed - waited)
+    return info.status in (TaskStatus.PENDING, TaskStatus.STAGED), None
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
+    """From one of the service's times to another, unless one is missing or they are in the wrong order."""
+    if begin is None or end is None or end < begin:
+        return None
+    return (end - begin).total_seconds()

@@ -1,0 +1,427 @@
+"""`Learned`: what it decides by, what it remembers, and what it cannot be confused by."""
+
+import copy
+import itertools
+import json
+import math
+import pickle
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piapi_async import Backoff, Learned, TaskInfo, TaskStatus
+from piapi_async._learning import KEPT, KINDS, SLACK, change, lasted, phase
+from piapi_async.polling import TRUSTED
+
+KEY = ("Qubico/flux1-dev", "img2img")
+ANY_SECONDS = st.floats() | st.integers() | st.floats(0.5, 60)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def taught(*seconds: float, price: float = 2.0) -> Learned:
+    """A policy that has seen such durations."""
+    learned = Learned(price=price)
+    for one in seconds:
+        learned.observe(KEY, one)
+    return learned
+
+
+def lifelike(count: int, *, seed: int = 1, median: float = 9.0) -> list[float]:
+    """Durations as they may well be."""
+    rng = random.Random(seed)
+    return [rng.lognormvariate(math.log(median), 0.25) for _ in range(count)]
+
+
+def looks(learned: Learned, *, until: float, **said: Any) -> list[float]:
+    """The moments at which a task is looked at that goes on."""
+    moments, moment = [], 0.0
+    while moment < until:
+        moment += learned.delay(KEY, moment, **said)
+        moments.append(moment)
+    return moments
+
+
+def paid(moments: list[float], durations: list[float], *, price: float) -> float:
+    """What such looks cost on average."""
+    found = [next((n, moment - one) for n, moment in enumerate(moments, 1) if moment >= one) for one in durations]
+    return sum(number + price * late for number, late in found) / len(found)
+
+
+def test_the_defaults() -> None:
+    """The defaults are the design's."""
+    assert repr(Learned()) == "Learned(price=2.0, prior=Backoff(initial=1.0, factor=1.5, maximum=15.0, jitter=0.5))"
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("price", [0.001, 2, 1000], [0, 0.0009, 1001, -1, math.nan, "2", True, None]),
+        ("prior", [Backoff(initial=3)], [None, 3.0, tenacity.wait_fixed(3)]),
+    ],
+)
+def test_what_each_field_takes(field: str, good: list[Any], bad: list[Any]) -> None:
+    """Each field takes its documented range, refuses the rest in a sentence that names it, and stays as it is."""
+    assert [getattr(Learned(**{field: value}), field) for value in good] == good
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=rf"^{field} must be a "):
+            Learned(**{field: value})
+    with pytest.raises(attrs.exceptions.FrozenAttributeError):
+        setattr(Learned(), field, good[0])
+
+
+# Before anything is known.
+
+
+@given(
+    st.builds(
+        Backoff,
+        initial=st.floats(0.1, 9),
+        factor=st.floats(1.05, 9) | st.just(1),
+        maximum=st.floats(9, 99),
+        jitter=st.just(0.0),
+    )
+)
+def test_a_cold_start_is_the_prior(prior: Backoff) -> None:
+    """While nothing is known, a task is looked at exactly when the prior would."""
+    learned, moment = Learned(prior=prior), 0.0
+    state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
+    for number in range(1, 30):
+        state.attempt_number = number
+        assert learned(state) == prior(state) == pytest.approx(learned.delay(KEY, moment))
+        moment += prior(state)
+
+
+@given(st.lists(st.floats(0, 1), min_size=12, max_size=12))
+def test_a_cold_start_has_the_prior_s_jitter(chances: list[float]) -> None:
+    """The pauses of `Backoff()` with its jitter, whatever the jitter was so far, are those of a cold start."""
+    moment, bare = 0.0, 1.0
+    for chance in chances:
+        pause = min(15.0, bare + 0.5 * chance)
+        assert Learned().delay(KEY, moment, chance=chance) == pytest.approx(pause)
+        moment, bare = moment + pause, bare * 1.5
+
+
+def test_one_exception_is_not_trusted() -> None:
+    """After fewer than three durations no pause is longer than the prior's: a first task may have met a cold start."""
+    assert TRUSTED == 3
+    assert [learned.delay(KEY, 0.0) for learned in (taught(50), taught(50, 52))] == [15, 15]
+    assert taught(50, 52, 51).delay(KEY, 0.0) > 40
+
+
+# What is learned.
+
+
+def test_the_first_look_comes_when_tasks_are_over() -> None:
+    """From the first task on, looks are where tasks end: none at its beginning, most around the middle."""
+    for count in (1, 5, 50):
+        first, *_ = moments = looks(taught(*lifelike(count)), until=20)
+        assert first > 5
+        assert sum(7 < moment < 13 for moment in moments) >= 2
+
+
+@pytest.mark.parametrize("price", [0.5, 2.0, 8.0])
+def test_learned_is_cheaper(price: float) -> None:
+    """After 50 tasks, looks cost a fifth less than at the best of all fixed intervals, half of what `Backoff` takes."""
+    durations = lifelike(2000, seed=7)
+    ours = paid(looks(taught(*lifelike(50), price=price), until=100), durations, price=price)
+    grid = [[step * number for number in range(1, 1000)] for step in (n / 10 for n in range(2, 300))]
+    assert ours < 0.8 * min(paid(moments, durations, price=price) for moments in grid)
+    assert ours < 0.55 * paid(looks(Learned(), until=100), durations, price=price)
+
+
+def test_what_was_decided_by_is_brought_up_to_date() -> None:
+    """With a quarter more durations than the last decision was made by, the next one is made by all of them."""
+    learned = taught(*[9.0] * 20)
+    before = learned.delay(KEY, 0.0)
+    for number in range(6):
+        assert learned.delay(KEY, 0.0) == before, number
+        learned.observe(KEY, 5.0)
+    assert learned.delay(KEY, 0.0) == taught(*[9.0] * 20, *[5.0] * 6).delay(KEY, 0.0) != before
+
+
+def test_kinds_are_apart() -> None:
+    """What is learned of one kind of task says nothing of another."""
+    learned = taught(*lifelike(20))
+    assert learned.delay(("other", "img2img"), 0.0) == Learned().delay(KEY, 0.0)
+
+
+def test_a_higher_price_buys_more_looks() -> None:
+    """The more a second of lateness costs, the more looks are made."""
+    counts = [len(looks(taught(*lifelike(50), price=price), until=15)) for price in (0.2, 2, 20)]
+    assert counts == sorted(set(counts))
+
+
+def test_chance_spreads_looks_around_the_best_moment() -> None:
+    """Chance moves a look evenly to both sides of the best moment, which is the middle."""
+    learned = taught(*lifelike(50))
+    low, middle, high = (learned.delay(KEY, 0.0, chance=chance) for chance in (0.0, 0.5, 1.0))
+    assert middle == learned.delay(KEY, 0.0)
+    assert high - middle == pytest.approx(middle - low)
+    assert 0.2 < high - low < 2
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_a_change_is_forgotten_into(factor: float) -> None:
+    """When tasks take twice or half as long from now on, 20 tasks later looks cost what they would without the past."""
+    new = [factor * one for one in lifelike(2000, seed=3)]
+    learned, fresh = Learned(), taught(*new[:20])
+    for one in (*lifelike(200), *new[:20]):
+        learned.delay(KEY, 0.0)
+        learned.observe(KEY, one)
+    costs = [paid(looks(one, until=200), new, price=2.0) for one in (learned, fresh)]
+    assert costs[0] < 1.1 * costs[1]
+
+
+def test_steady_durations_are_kept() -> None:
+    """Of durations that do not change the latest 200 are all kept, over thousands of tasks."""
+    learned = taught(*lifelike(3000))
+    (kind,) = json.loads(learned.to_json())["kinds"]
+    assert [seconds for seconds, _ in kind["seconds"]] == lifelike(3000)[-KEPT:]
+
+
+# The status.
+
+
+def queued_and_run(learned: Learned, count: int) -> Learned:
+    """Tasks that wait for one second or a minute, and then run for ten."""
+    rng = random.Random(2)
+    for _ in range(count):
+        queued = rng.choice((1.0, 1.0, 60.0)) * rng.lognormvariate(0, 0.1)
+        learned.observe(KEY, queued + rng.gauss(10, 0.3), queued=queued)
+    return learned
+
+
+def test_a_task_that_runs_is_looked_at_when_it_has_run() -> None:
+    """Once it is known since when a task runs, the next look comes when such work is over, however long it queued."""
+    learned = queued_and_run(Learned(), 60)
+    for elapsed in (5.0, 70.0, 500.0):
+        assert 6 < learned.delay(KEY, elapsed, queued=False, running_for=4.0) < 7.5
+
+
+def test_a_task_that_queues_is_not_expected_at_once() -> None:
+    """A task that still queues long after most began to run is looked at later than one of which nothing is known."""
+    learned = queued_and_run(Learned(), 60)
+    assert learned.delay(KEY, 9.5, queued=True) > 10 * learned.delay(KEY, 9.5)
+
+
+@pytest.mark.parametrize("known", [0, 9])
+def test_the_status_is_of_no_use_alone(known: int) -> None:
+    """Where the time in the queue is known of less than half of the tasks, the status changes nothing."""
+    learned = queued_and_run(taught(*lifelike(10)), known)
+    plain = learned.delay(KEY, 3.0)
+    assert learned.delay(KEY, 3.0, queued=True) == learned.delay(KEY, 3.0, running_for=1.0) == plain
+
+
+# How urgent a look is.
+
+
+@given(st.lists(st.floats(1, 60), max_size=30), st.lists(st.floats(0, 1e5), min_size=3, max_size=3))
+def test_urgency_is_a_probability(seconds: list[float], moments: list[float]) -> None:
+    """It is between 0 and 1, 0 right after a look, and grows the longer ago that was."""
+    since, elapsed, later = sorted(moments)
+    learned = taught(*seconds)
+    first, second = (learned.urgency(KEY, moment, since=since) for moment in (elapsed, later))
+    assert 0 <= first <= second + 1e-12 <= 1 + 1e-12
+    assert learned.urgency(KEY, since, since=since) == learned.urgency(KEY, since, since=since + 1) == 0
+
+
+def test_urgency_is_highest_where_tasks_end() -> None:
+    """A second around the usual end is worth more than one before it."""
+    learned = taught(*lifelike(50))
+    early, usual = (learned.urgency(KEY, moment + 1, since=moment) for moment in (2.0, 8.5))
+    assert early < 0.02
+    assert usual > 0.1
+
+
+# Anything at all.
+
+
+@given(
+    st.lists(st.tuples(ANY_SECONDS, st.none() | ANY_SECONDS), max_size=40),
+    ANY_SECONDS,
+    st.none() | st.booleans(),
+    st.none() | ANY_SECONDS,
+    st.floats(0, 1),
+)
+def test_any_past_and_any_age_give_a_pause(
+    past: list[tuple[float, float | None]],
+    elapsed: float,
+    queued: bool | None,
+    running_for: float | None,
+    chance: float,
+) -> None:
+    """Whatever was observed, also what cannot be, each pause is above 0 and bounded, and the same when asked again."""
+    learned = Learned()
+    for seconds, waited in past:
+        learned.observe(KEY, seconds, queued=waited)
+    said: dict[str, Any] = {"queued": queued, "running_for": running_for, "chance": chance}
+    pause = learned.delay(KEY, elapsed, **said)
+    assert 0 < pause <= 690
+    assert pause == learned.delay(KEY, elapsed, **said) == copy.deepcopy(learned).delay(KEY, elapsed, **said)
+
+
+@pytest.mark.parametrize("seconds", [0, -3, 0.0009, math.nan, math.inf, -math.inf, 30 * 86400 + 1, 10**400])
+def test_what_is_no_duration_is_passed_over(seconds: float) -> None:
+    """Nothing is learned from a duration that cannot be, and nothing raised."""
+    learned = Learned()
+    learned.observe(KEY, seconds)
+    assert json.loads(learned.to_json())["kinds"] == []
+
+
+@pytest.mark.parametrize("queued", [-1, 5, 9, math.nan, math.inf])
+def test_what_is_no_time_in_the_queue_is_left_out(queued: float) -> None:
+    """A time in the queue that is negative or not below the whole is not kept; the duration is."""
+    learned = Learned()
+    learned.observe(KEY, 5.0, queued=queued)
+    assert json.loads(learned.to_json())["kinds"][0]["seconds"] == [[5.0, None]]
+
+
+def test_memory_is_bounded() -> None:
+    """Of 64 kinds the latest 200 durations are kept: those that were not seen for longest are forgotten first."""
+    learned = Learned()
+    for number in range(KINDS + 6):
+        for _ in range(KEPT + 50 if number == 7 else 1):
+            learned.observe((f"model {number}", "t"), 5.0)
+        learned.observe(("model 0", "t"), 5.0)
+    kinds = json.loads(learned.to_json())["kinds"]
+    assert [kind["key"][0] for kind in kinds] == [*(f"model {n}" for n in range(7, KINDS + 6)), "model 0"]
+    assert max(len(kind["seconds"]) for kind in kinds) == KEPT
+
+
+def test_a_change_is_seen_in_any_direction_and_not_in_chance() -> None:
+    """The place where durations begin to be longer, or shorter, is found; in a steady series there is none."""
+    for factor in (2.0, 0.5):
+        assert abs(change([*lifelike(80), *(factor * one for one in lifelike(20, seed=2))]) - 80) <= 5
+    assert not any(change(lifelike(100, seed=seed)) for seed in range(50))
+    assert change([5.0] * 100) == change([]) == change([1.0] * 5 + [9.0] * 5) == 0
+
+
+# From one process to the next.
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([KEY, "plain", 7, ("a", "b", "c")]), st.floats(0.01, 100), st.none() | st.floats(0, 9)
+        ),
+        max_size=60,
+    )
+)
+def test_what_was_learned_can_be_carried_over(past: list[tuple[Any, float, float | None]]) -> None:
+    """A policy made from the JSON of another decides as it does, and gives the same JSON."""
+    learned = Learned()
+    for key, seconds, queued in past:
+        learned.observe(key, seconds, queued=queued)
+    other = Learned.from_json(learned.to_json())
+    assert other.to_json() == learned.to_json()
+    for (key, *_), elapsed in itertools.product(past[:5], (0.0, 3.0, 50.0)):
+        assert other.delay(key, elapsed, queued=True) == learned.delay(key, elapsed, queued=True)
+
+
+def test_price_and_prior_are_not_carried_over() -> None:
+    """They are the new policy's own."""
+    text = taught(*lifelike(50)).to_json()
+    dear = Learned.from_json(text.encode(), price=20, prior=Backoff(initial=9))
+    assert (dear.price, dear.prior.initial) == (20, 9)
+    assert len(looks(dear, until=15)) > len(looks(Learned.from_json(text), until=15))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"version": 2, "kinds": []}',
+        '{"version": 1}',
+        '{"version": 1, "kinds": 3}',
+        '{"version": 1, "kinds": [{}]}',
+        '{"version": 1, "kinds": [{"key": "a", "seconds": []}]}',
+        '{"version": 1, "kinds": [{"key": "a", "seconds": [[0, null]]}]}',
+        '{"version": 1, "kinds": [{"key": "a", "seconds": [["5", null]]}]}',
+        '{"version": 1, "kinds": [{"key": "a", "seconds": [[5]]}]}',
+        '{"version": 1, "kinds": [{"key": {}, "seconds": [[5, null]]}]}',
+        '{"version": 1, "kinds": [{"key": [[1]], "seconds": [[5, null]]}]}',
+        b"\xff",
+        "[" * 100_000,
+    ],
+)
+def test_nonsense_is_refused_in_one_sentence(text: str | bytes) -> None:
+    """What `to_json` never gave is refused, and the sentence says what is allowed."""
+    with pytest.raises(ValueError, match=r"^text must be what Learned\.to_json gave, got "):
+        Learned.from_json(text)
+
+
+def test_a_key_must_fit_into_json() -> None:
+    """A key that JSON cannot hold is an error when it is to be written, not before."""
+    learned = Learned()
+    learned.observe(b"bytes", 5.0)
+    with pytest.raises(TypeError):
+        learned.to_json()
+
+
+def test_a_policy_can_be_pickled() -> None:
+    """It travels to another process as it is."""
+    learned = taught(*lifelike(20))
+    assert pickle.loads(pickle.dumps(learned)).delay(KEY, 3.0) == learned.delay(KEY, 3.0)
+
+
+# What a task tells.
+
+
+def told(status: TaskStatus, *, started: float | None = None, ended: float | None = None) -> TaskInfo:
+    """A task with the service's times, in seconds after its creation."""
+    after = [None if seconds is None else NOW + timedelta(seconds=seconds) for seconds in (started, ended)]
+    return TaskInfo(task_id="t", status=status, created_at=NOW, started_at=after[0], ended_at=after[1])
+
+
+def test_the_service_s_own_times_are_believed() -> None:
+    """A duration is that between two of the service's times, whatever the clock here says of the date."""
+    info = told(TaskStatus.COMPLETED, started=1.5, ended=8)
+    assert lasted(info) == lasted(info, least=7.0, most=9.0) == (8.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        told(TaskStatus.COMPLETED),
+        told(TaskStatus.COMPLETED, ended=-5),
+        told(TaskStatus.COMPLETED, started=1, ended=30 + SLACK + 0.1),
+        told(TaskStatus.COMPLETED, started=1, ended=20 - SLACK - 0.1),
+        TaskInfo(task_id="t", status=TaskStatus.COMPLETED, ended_at=NOW),
+    ],
+)
+def test_times_that_cannot_be_give_way_to_what_was_seen(info: TaskInfo) -> None:
+    """A duration that is missing, or contradicts the looks before and after the end, is taken from those looks."""
+    assert lasted(info, least=20.0, most=30.0) == (25.0, None)
+
+
+def test_a_task_from_elsewhere_without_times_teaches_nothing() -> None:
+    """Without times of the service, and without a submit here, there is no duration."""
+    assert lasted(told(TaskStatus.COMPLETED)) is None
+    assert lasted(told(TaskStatus.COMPLETED, started=9, ended=5)) == (5.0, None)
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (told(TaskStatus.PENDING), (True, None)),
+        (told(TaskStatus.STAGED), (True, None)),
+        (told(TaskStatus.PROCESSING, started=4), (False, 6.0)),
+        (told(TaskStatus.PROCESSING, started=12), (False, 0.0)),
+        (told(TaskStatus.PROCESSING, started=-1), (False, None)),
+        (told(TaskStatus.PROCESSING), (False, None)),
+        (told(TaskStatus.RETRY, started=4), (False, None)),
+        (told(TaskStatus.UNKNOWN), (False, None)),
+    ],
+)
+def test_where_a_task_stands(info: TaskInfo, expected: tuple[bool, float | None]) -> None:
+    """A task of ten seconds' age queues, or runs since its start on the service's clock, or no more is known."""
+    assert phase(info, elapsed=10.0) == expected
