@@ -5,6 +5,7 @@ it. Errors are in `piapi_async.errors`, the local server to try it all on in `pi
 """
 
 from piapi_async.account import Account
+from piapi_async.batch import Batch
 from piapi_async.errors import PiAPIError, SubmissionInDoubtError, TaskFailedError, WaitTimeoutError
 from piapi_async.flux import (
     ControlNet,
@@ -30,6 +31,7 @@ from piapi_async.task import Image, TaskInfo, TaskRequest, TaskStatus, Usage, We
 __all__ = [
     "Account",
     "Backoff",
+    "Batch",
     "ControlNet",
     "ControlNetLora",
     "FillInpaint",

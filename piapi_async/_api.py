@@ -1,7 +1,8 @@
 """The service's calls, with the table "what may be retried" applied: submit, look, cancel."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -12,6 +13,7 @@ from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
 from piapi_async._content import Content
 from piapi_async._gate import Place, Turn
+from piapi_async._history import HistoryPage, decode_history, history_call
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async.account import Account
@@ -25,6 +27,22 @@ OnCancel = Literal["detach", "cancel"]
 
 SETTLE = 10.0
 """Seconds that a cancelled submit or wait may still take to learn, or to cancel, what it paid for."""
+
+
+class Journal:
+    """Told of each attempt at a submit, and waited for. This one keeps nothing; a durable record derives from it."""
+
+    async def sending(self) -> None:
+        """The next byte is the POST's first. What this raises keeps the POST from being made."""
+
+    async def refused(self) -> None:
+        """Nothing was sent, or the service said no: there is certainly no task from this attempt."""
+
+    async def accepted(self, info: TaskInfo) -> None:
+        """There is a task: the very next thing after its answer was read, also when the submit was cancelled."""
+
+    async def lost(self) -> None:
+        """The answer was lost: there may be a task."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +86,9 @@ class Api:
         """A place in flight, to be held with `async with` from before a task is submitted until it is over."""
         return self.governor.slot(ask=self.account, announce=self.announce)
 
-    async def create(self, body: Content, *, request: Submittable, secret: str, place: Place | None = None) -> TaskInfo:
+    async def create(
+        self, body: Content, *, request: Submittable, secret: str, journal: Journal, place: Place | None = None
+    ) -> TaskInfo:
         """Submit. The task exists, and its id is known, when this returns.
 
         Args:
@@ -77,6 +97,8 @@ class Api:
             request: The same as a value, for the error when the answer is lost.
 
             secret: The webhook's, to be kept out of error messages.
+
+            journal: Told of each attempt.
 
             place: The place in flight that was taken for it, if any.
 
@@ -94,7 +116,12 @@ class Api:
                     try:
                         async with turn, self.transport.slot():
                             return await self._pay(
-                                call, Body(body), request=request, secret=secret, reservation=reservation
+                                call,
+                                Body(body),
+                                request=request,
+                                secret=secret,
+                                reservation=reservation,
+                                journal=journal,
                             )
                     except errors.RateLimitError:
                         if not turn.waits_for_room:
@@ -117,6 +144,31 @@ class Api:
                 return self._read(_wire.decode_account, await self.transport.send(call))
 
         return await self.repeat(attempt, on=RETRY_LOOK, action="account")
+
+    async def history(self, *, model: str | None, start: float, end: float) -> AsyncIterator[str]:
+        """The ids of the account's past tasks, page by page, each by the retry policy.
+
+        Raises:
+            PiAPIError: What the last attempt at a page met.
+        """
+        page, may_go_on = 0, True
+        while may_go_on:
+            page += 1
+            found = await self._history_page(model=model, start=start, end=end, page=page)
+            for task_id in found.task_ids:
+                yield task_id
+            may_go_on = found.is_full
+
+    async def _history_page(self, *, model: str | None, start: float, end: float, page: int) -> HistoryPage:
+        call = history_call(
+            self.base_url, api_key=self.api_key, model=model, start=int(start), end=math.ceil(end), page=page
+        )
+
+        async def attempt() -> HistoryPage:
+            async with self._turn():
+                return self._read(decode_history, await self.transport.send(call))
+
+        return await self.repeat(attempt, on=RETRY_LOOK, action="history")
 
     async def upload(self, data: bytes, *, name: str) -> str:
         """Put a file where the service can fetch it, for a day; by the retry policy, as it costs nothing.
@@ -227,11 +279,20 @@ class Api:
         await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
 
     async def _pay(
-        self, call: _calls.Call, body: Body, *, request: Submittable, secret: str, reservation: Reservation
+        self,
+        call: _calls.Call,
+        body: Body,
+        *,
+        request: Submittable,
+        secret: str,
+        reservation: Reservation,
+        journal: Journal,
     ) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
         since = self.clock.now()
-        posting = asyncio.ensure_future(self._post(call, body=body, secret=secret, reservation=reservation))
+        posting = asyncio.ensure_future(
+            self._post(call, body=body, secret=secret, reservation=reservation, journal=journal)
+        )
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
@@ -243,9 +304,18 @@ class Api:
                 raise
             raise self._doubt(request, since=since, why=str(error), reservation=reservation) from error
 
-    async def _post(self, call: _calls.Call, *, body: Body, secret: str, reservation: Reservation) -> TaskInfo:
-        info = self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
+    async def _post(
+        self, call: _calls.Call, *, body: Body, secret: str, reservation: Reservation, journal: Journal
+    ) -> TaskInfo:
+        try:
+            await journal.sending()
+            info = self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
+        except BaseException as error:
+            is_safe = getattr(error, "safe_to_resubmit", not body.begun)
+            await (journal.refused() if is_safe else journal.lost())
+            raise
         reservation.accepted(info)
+        await journal.accepted(info)
         return info
 
     async def _settle(

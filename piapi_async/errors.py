@@ -22,6 +22,7 @@ PiAPIError
 │   └── WaitTimeoutError(TimeoutError)  we stopped looking; the task may live; .handle
 ├── SubmissionInDoubtError              .key .request .since; the task may exist and may be billed
 ├── SpendLimitError                     before anything was sent
+├── BatchStoppedError                   not begun: the batch stopped first
 ├── OutputError                         download: expired, not an image, too large
 ├── WebhookError
 │   ├── WebhookSecretError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "BatchStoppedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectionLostError",
@@ -263,6 +265,12 @@ class SubmissionInDoubtError(PiAPIError):
 
 class SpendLimitError(PiAPIError):
     """The request would exceed the session's or the batch's spend limit; nothing was sent."""
+
+    safe_to_resubmit = True
+
+
+class BatchStoppedError(PiAPIError):
+    """A batch was stopped, or ran out of time, before this job was submitted; the next run goes on with it."""
 
     safe_to_resubmit = True
 

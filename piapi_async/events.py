@@ -67,7 +67,7 @@ class Retrying:
     """A request failed without harm and is sent again after a pause.
 
     Attributes:
-        action: What is tried: `"submit"`, `"look"`, `"cancel"`, `"upload"`, `"account"` or `"download"`.
+        action: What is tried: `"submit"`, `"look"`, `"cancel"`, `"upload"`, `"history"`, `"account"` or `"download"`.
 
         attempt: How many attempts were made so far.
 

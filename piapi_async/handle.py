@@ -71,8 +71,8 @@ class TaskHandle:
             ValueError: `timeout` is negative.
         """
         if self._info is None or not self._info.is_terminal:
-            return _outcome(await self._watch(_is_over, timeout=timeout, polling=polling))
-        return _outcome(self._info)
+            return outcome_of(await self._watch(_is_over, timeout=timeout, polling=polling))
+        return outcome_of(self._info)
 
     async def refresh(self) -> TaskInfo:
         """Look once; a finished task answers without a request.
@@ -240,7 +240,7 @@ def _is_over(info: TaskInfo) -> bool:
     return info.is_terminal
 
 
-def _outcome(info: TaskInfo) -> TaskInfo:
+def outcome_of(info: TaskInfo) -> TaskInfo:
     """The completed task, or the error that a task that is over otherwise is."""
     if info.status is TaskStatus.FAILED:
         raise errors.TaskFailedError(f"task {info.task_id} failed: {info.reason or 'no reason given'}", info=info)

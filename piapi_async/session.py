@@ -1,7 +1,7 @@
 """`Session`: where tasks are submitted, waited for and saved."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Literal, Self
 import aiohttp
 
 from piapi_async import _arguments, _checks, _naming, _sources, errors, events, files
-from piapi_async._api import Api, OnCancel
+from piapi_async._api import Api, Journal, OnCancel
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
 from piapi_async._gate import Place
@@ -26,6 +26,8 @@ from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 from piapi_async.retry import RetryPolicy
 from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
+
+NO_JOURNAL = Journal()
 
 
 class Session:
@@ -134,7 +136,9 @@ class Session:
             announce=self._api.announce,
         )
 
-    async def submit(self, request: Submittable, *, webhook: WebhookConfig | None = None) -> TaskHandle:
+    async def submit(
+        self, request: Submittable, *, webhook: WebhookConfig | None = None, journal: Journal = NO_JOURNAL
+    ) -> TaskHandle:
         """Submit a task, which costs money, and return your end of it.
 
         It is sent again only when the service certainly did not accept it. Cancelling this while the request is under
@@ -144,6 +148,8 @@ class Session:
             request: What is asked for: a typed request or a `TaskRequest`.
 
             webhook: Where the service is to report the task as well.
+
+            journal: Told before the first byte is sent, and when the task's id is known; `Batch` keeps its ledger so.
 
         Raises:
             SubmissionInDoubtError: The answer was lost: the task may exist, and may be billed.
@@ -156,14 +162,16 @@ class Session:
             TypeError: This is no request, or its input holds something that is neither JSON nor a picture.
             ValueError: A local picture is too large or no picture.
         """
-        return await self._submit(request, webhook=webhook, place=None)
+        return await self._submit(request, webhook=webhook, journal=journal, place=None)
 
-    async def _submit(self, request: Submittable, *, webhook: WebhookConfig | None, place: Place | None) -> TaskHandle:
+    async def _submit(
+        self, request: Submittable, *, webhook: WebhookConfig | None, journal: Journal, place: Place | None
+    ) -> TaskHandle:
         _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
         async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
             body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
-            info = await self._api.create(body, request=request, secret=secret, place=place)
+            info = await self._api.create(body, request=request, secret=secret, journal=journal, place=place)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
     async def run(
@@ -172,6 +180,7 @@ class Session:
         *,
         timeout: float | Unset | None = UNSET,
         webhook: WebhookConfig | None = None,
+        journal: Journal = NO_JOURNAL,
     ) -> TaskInfo:
         """Submit a task and wait until it is over. A thousand of these in one `asyncio.gather` is fine.
 
@@ -182,6 +191,8 @@ class Session:
 
             webhook: As for `submit`.
 
+            journal: As for `submit`.
+
         Returns:
             The completed task.
 
@@ -191,7 +202,7 @@ class Session:
         """
         wait_limit(timeout, polling=self._polling)  # refused before the task is paid for
         async with self._api.slot() as place:
-            handle = await self._submit(request, webhook=webhook, place=place)
+            handle = await self._submit(request, webhook=webhook, journal=journal, place=place)
             return await handle.wait(timeout=timeout)
 
     def task(self, task_id: str) -> TaskHandle:
@@ -232,9 +243,8 @@ class Session:
     async def upload(self, source: ImageSource, *, filename: str | None = None) -> str:
         """Put a local file where the service can fetch it, and return its link, which lives for 24 h.
 
-        This is free, but needs the Creator plan or higher. The same content is uploaded again only after 23 h, by this
-        session, whoever asks for it; a picture is made fit as for `submit`. With `local_images="upload"` all of this
-        happens by itself.
+        This is free, but needs the Creator plan or higher. This session uploads the same content again only after 23 h;
+        a picture is made fit as for `submit`. With `local_images="upload"` all of this happens by itself.
 
         Args:
             source: A local picture in any form, a data URI included; or a `Path` or bytes of another file that the
@@ -257,12 +267,33 @@ class Session:
         async with self._transport.large():
             return await self._uploads.put(source, filename=filename)
 
+    def history(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[str]:
+        """The ids of the account's past tasks, newest first. This is free.
+
+        How soon a task appears there, and whether one that is not over does, is not documented.
+
+        Args:
+            start: When they were created, at the earliest: seconds since 1970 (UTC), by the service's clock.
+
+            end: The same, at the latest.
+
+            model: The family of models, `None` for all.
+
+        Raises:
+            PiAPIError: The service refuses, or cannot be reached.
+        """
+        return self._api.history(model=model, start=start, end=end)
+
+    @property
+    def prices(self) -> PriceList:
+        """What tasks are expected to cost."""
+        return self._api.budget.prices
+
     @property
     def spent(self) -> float:
         """What the tasks submitted here cost, in US dollars.
 
-        Of tasks seen to be over it is what the service charged; of those in flight or in doubt, what they are expected
-        to cost (nothing, when there is no price for their model).
+        Tasks seen to be over count by what was charged, others by what they are expected to cost, if there is a price.
         """
         return self._api.budget.points / POINTS_PER_USD
 

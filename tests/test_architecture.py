@@ -18,20 +18,24 @@ ORDER = [
     [
         *("_text", "_media", "_checks", "errors", "prices", "_html", "task", "_table"),
         *("_flux_parts", "_flux_base", "flux", "account", "_content", "_calls", "_wire"),
+        *("_history", "_ledger_states"),
     ],
     # 0: one value more, and what it takes to decode and to write it
     ["_structure", "_disk", "_pillow", "picture"],
     # 1: policy
     [
         *("_clock", "_loop", "events", "retry", "_schedule", "_learning", "polling", "_watch"),
-        *("_pace", "_allowance", "_gate", "limits", "_budget"),
+        *("_pace", "_allowance", "_gate", "limits", "_budget", "_owner"),
     ],
     # 2: I/O
-    ["_http", "_fitting", "_sources", "_arrival", "_naming", "_sidecar", "files", "ledger"],
+    [
+        *("_http", "_fitting", "_sources", "_arrival", "_naming", "_sidecar", "files"),
+        *("_canonical", "_sqlite", "_ledger_schema", "_ledger_acts", "ledger"),
+    ],
     # 3: API
     ["_api", "_uploads", "handle", "_arguments", "session"],
     # 4: compose
-    ["batch", "webhooks"],
+    ["_outcomes", "_reconcile", "_jobs", "_intake", "_brake", "_crew", "batch", "webhooks"],
 ]
 """The design's layers, and a fixed order within each: a module imports only what stands before it."""
 
@@ -184,7 +188,7 @@ def test_the_aiohttp_server_is_behind_two_doors() -> None:
 @pytest.mark.parametrize(
     ("package", "users"),
     [
-        ("sqlite3", {"ledger"}),
+        ("sqlite3", {"_sqlite"}),
         ("PIL", {"_pillow", "_fitting", "emulator", "display", "demo", "_sheet"}),
         ("IPython", {"display"}),
         ("opentelemetry", {"otel"}),

@@ -35,6 +35,7 @@ TREE = {
     "WaitTimeoutError": ("TaskError", "TimeoutError"),
     "SubmissionInDoubtError": ("PiAPIError", None),
     "SpendLimitError": ("PiAPIError", None),
+    "BatchStoppedError": ("PiAPIError", None),
     "OutputError": ("PiAPIError", None),
     "WebhookError": ("PiAPIError", None),
     "WebhookSecretError": ("WebhookError", None),
@@ -45,6 +46,7 @@ TREE = {
 """Section 5 of the design: each error with its parent and the built-in it also is."""
 
 SAFE = {
+    "BatchStoppedError",
     "ConfigurationError",
     "ConnectError",
     "APIError",

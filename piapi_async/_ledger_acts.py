@@ -1,0 +1,381 @@
+"""What is done to the ledger, each as one act inside a transaction; `ledger` has the words for it.
+
+The states and who may change them are in `_ledger_states`; here they meet the rows.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from piapi_async import _wire, errors
+from piapi_async._canonical import Content
+from piapi_async._ledger_states import JobEvent, JobState, after
+from piapi_async._owner import is_gone
+from piapi_async.prices import POINTS_PER_USD
+from piapi_async.task import TaskInfo, TaskStatus
+
+if TYPE_CHECKING:
+    import sqlite3
+
+LEASE = 60.0
+"""Seconds for which a holder keeps its jobs without saying that it lives."""
+
+PAGE = 500
+"""Rows that are read at once."""
+
+_COLUMNS = "id, key, state, request, attempts, since, token, task_id, points, info, paths, error, owner, changed_at"
+_ENDS = {
+    TaskStatus.COMPLETED: JobEvent.COMPLETED,
+    TaskStatus.FAILED: JobEvent.FAILED,
+    TaskStatus.CANCELED: JobEvent.CANCELED,
+}
+
+
+class LeaseLostError(errors.LedgerError):
+    """Another process has taken the job over; nothing was sent from here."""
+
+    safe_to_resubmit = True
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """One job, as the ledger has it.
+
+    Attributes:
+        key: Its name.
+
+        state: Where it stands.
+
+        content: What is asked for, pictures by their hashes.
+
+        attempts: How often it was sent.
+
+        since: When it was last sent, seconds since 1970 (UTC), or `None`.
+
+        token: What the webhook URL of the last attempt carries, or `None`.
+
+        task_id: The task, once it is known.
+
+        points: What it costs: 0 while planned, an estimate until it is over, then what the service charged.
+
+        info: The task as it ended, without its input, or `None`.
+
+        paths: Where its pictures are, or `None` when they were not saved.
+
+        error: Why there will be no pictures, or `None`.
+
+        owner: Who holds it at this moment, or `None`.
+
+        changed_at: When it last changed, seconds since 1970 (UTC).
+    """
+
+    id: int = attrs.field(repr=False)
+    key: str
+    state: JobState
+    content: Content = attrs.field(repr=False)
+    attempts: int
+    since: float | None
+    token: str | None
+    task_id: str | None
+    points: int
+    info: TaskInfo | None = attrs.field(repr=False)
+    paths: tuple[Path, ...] | None
+    error: str | None
+    owner: str | None
+    changed_at: float
+
+    def is_settled(self, *, save: bool) -> bool:
+        """Whether nothing is left to do: it is over, and its pictures are on disk where they were wanted."""
+        return self.state.is_over and not (save and self.is_unsaved)
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether it completed, and its pictures may still be fetched."""
+        return self.state is JobState.COMPLETED and self.paths is None and self.error is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return {
+            "key": self.key,
+            "state": str(self.state),
+            **json.loads(self.content.text),
+            "attempts": self.attempts,
+            "since": self.since,
+            "task_id": self.task_id,
+            "usd": self.points / POINTS_PER_USD,
+            "paths": None if self.paths is None else [str(path) for path in self.paths],
+            "error": self.error,
+            "changed_at": self.changed_at,
+        }
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """A job as found, and whether it is now the caller's to work on."""
+
+    row: Row
+    is_mine: bool
+
+
+def _read(found: Sequence[Any]) -> Row:
+    number, key, state, request, attempts, since, token, task_id, points, info, paths, error, owner, changed_at = found
+    return Row(
+        id=number,
+        key=key,
+        state=JobState(state),
+        content=Content(request),
+        attempts=attempts,
+        since=since,
+        token=token,
+        task_id=task_id,
+        points=points,
+        info=None if info is None else _wire.parse_task(json.loads(info)),
+        paths=None if paths is None else tuple(map(Path, json.loads(paths))),
+        error=error,
+        owner=owner,
+        changed_at=changed_at,
+    )
+
+
+def find(db: "sqlite3.Connection", *, key: str) -> Row | None:
+    """The job of that key."""
+    found = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE key = ?", (key,)).fetchone()  # noqa: S608 - our own names
+    return None if found is None else _read(found)
+
+
+def _get(db: "sqlite3.Connection", *, key: str) -> Row:
+    row = find(db, key=key)
+    if row is None:
+        raise errors.LedgerError(f"the ledger has no job {key!r}")
+    return row
+
+
+def page(db: "sqlite3.Connection", *, states: Sequence[str], beyond: int, is_unsaved: bool) -> list[Row]:
+    """The next rows of these states, in the order in which they were planned."""
+    places = ", ".join("?" * len(states))
+    which = f"id > ? AND state IN ({places})" + " AND paths IS NULL AND error IS NULL" * is_unsaved
+    query = f"SELECT {_COLUMNS} FROM jobs WHERE {which} ORDER BY id LIMIT {PAGE}"  # noqa: S608 - the same
+    return list(map(_read, db.execute(query, (beyond, *states))))
+
+
+def counts(db: "sqlite3.Connection") -> dict[JobState, int]:
+    """How many jobs stand how."""
+    found = dict(db.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+    return {state: found.get(state, 0) for state in JobState}
+
+
+def spent(db: "sqlite3.Connection") -> int:
+    """Points spent or set aside by all jobs, also forgotten ones."""
+    (points,) = db.execute("SELECT points FROM totals").fetchone()
+    return int(points)
+
+
+def unknown(db: "sqlite3.Connection", *, task_ids: Sequence[str]) -> list[str]:
+    """Those of the tasks that no job has."""
+    query = "SELECT 1 FROM jobs WHERE task_id = ?"
+    return [task_id for task_id in task_ids if db.execute(query, (task_id,)).fetchone() is None]
+
+
+def hold(db: "sqlite3.Connection", *, owner: str, now: float) -> None:
+    """Say that a holder lives, and take their jobs from those that do not."""
+    db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (owner, now + LEASE))
+    for other, lease_until in db.execute("SELECT owner, lease_until FROM owners WHERE owner <> ?", (owner,)).fetchall():
+        if lease_until <= now or is_gone(other):
+            bury(db, owner=other, now=now)
+
+
+def bury(db: "sqlite3.Connection", *, owner: str, now: float) -> None:
+    """Free all jobs of a holder; what it was submitting is in doubt."""
+    in_doubt = after(JobState.SUBMITTING, JobEvent.LOST, key=owner)
+    changes = (in_doubt, now, owner, JobState.SUBMITTING)
+    db.execute("UPDATE jobs SET state = ?, changed_at = ? WHERE owner = ? AND state = ?", changes)
+    db.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (owner,))
+    db.execute("DELETE FROM owners WHERE owner = ?", (owner,))
+    db.execute("DELETE FROM asked WHERE owner = ?", (owner,))
+
+
+def claim(db: "sqlite3.Connection", *, content: Content, key: str | None, owner: str, save: bool, now: float) -> Claim:
+    """Find or plan a job, and take it unless it is settled or somebody's.
+
+    Without a key it is the next of its content that this holder has not asked for yet.
+
+    Raises:
+        LedgerConflictError: The key is another request's.
+    """
+    key = key or _next_key(db, fingerprint=content.fingerprint, owner=owner)
+    row = find(db, key=key)
+    if row is None:
+        db.execute(
+            "INSERT INTO jobs (key, fingerprint, request, changed_at) VALUES (?, ?, ?, ?)",
+            (key, content.fingerprint, content.text, now),
+        )
+        row = _get(db, key=key)
+    elif row.content != content:
+        raise errors.LedgerConflictError(
+            f"key {key!r} is another request's in this ledger; choose another key, or forget({key!r}) that one"
+        )
+    return take(db, row=row, owner=owner, save=save, now=now)
+
+
+def _next_key(db: "sqlite3.Connection", *, fingerprint: str, owner: str) -> str:
+    asked = (owner, fingerprint)
+    db.execute("INSERT INTO asked VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET times = times + 1", asked)
+    (times,) = db.execute("SELECT times FROM asked WHERE owner = ? AND fingerprint = ?", asked).fetchone()
+    return fingerprint if times == 1 else f"{fingerprint}-{times}"
+
+
+def take(db: "sqlite3.Connection", *, row: Row, owner: str, save: bool, now: float) -> Claim:
+    """Take a job unless it is settled or somebody's."""
+    if row.owner not in (None, owner):
+        hold(db, owner=owner, now=now)
+        row = _get(db, key=row.key)
+    if row.is_settled(save=save) or row.owner is not None:
+        return Claim(row=row, is_mine=False)
+    db.execute("UPDATE jobs SET owner = ? WHERE key = ?", (owner, row.key))
+    return Claim(row=row, is_mine=True)
+
+
+def send(
+    db: "sqlite3.Connection", *, key: str, owner: str, token: str | None, points: int, limit: int | None, now: float
+) -> None:
+    """The permission to pay: from here on a task may exist.
+
+    Raises:
+        LeaseLostError: The job is no longer this holder's.
+        SpendLimitError: It would go beyond the limit.
+    """
+    row = _get(db, key=key)
+    if row.owner != owner:
+        raise LeaseLostError(f"job {key!r} was taken over by another process; nothing was sent")
+    total = spent(db) - row.points
+    if limit is not None and total + points > limit:
+        raise errors.SpendLimitError(
+            f"job {key!r} costs about {points / POINTS_PER_USD:.4f} USD, and {total / POINTS_PER_USD:.4f} USD of"
+            f" max_spend_usd={limit / POINTS_PER_USD:g} are spent, in flight or in doubt; nothing was sent"
+        )
+    state = after(row.state, JobEvent.SEND, key=key)
+    lease = (now + LEASE, owner, now + LEASE / 2)
+    db.execute("UPDATE owners SET lease_until = ? WHERE owner = ? AND lease_until < ?", lease)
+    db.execute(
+        "UPDATE jobs SET state = ?, attempts = attempts + 1, since = ?, token = ?, points = ?, changed_at = ?"
+        " WHERE key = ?",
+        (state, now, token, points, now, key),
+    )
+
+
+def refused(db: "sqlite3.Connection", *, key: str, owner: str, now: float) -> None:
+    """There is certainly no task; only its holder can know."""
+    row = _get(db, key=key)
+    if row.owner == owner:
+        state = after(row.state, JobEvent.REFUSED, key=key)
+        db.execute("UPDATE jobs SET state = ?, points = 0, changed_at = ? WHERE key = ?", (state, now, key))
+
+
+def lost(db: "sqlite3.Connection", *, key: str, owner: str, now: float) -> None:
+    """There may be a task; only its holder can know."""
+    row = _get(db, key=key)
+    if row.owner == owner:
+        state = after(row.state, JobEvent.LOST, key=key)
+        db.execute("UPDATE jobs SET state = ?, changed_at = ? WHERE key = ?", (state, now, key))
+
+
+def resubmit(db: "sqlite3.Connection", *, key: str, now: float) -> None:
+    """Pay again rather than stay in doubt; what the lost attempt may have cost stays in the total."""
+    state = after(_get(db, key=key).state, JobEvent.RESUBMIT, key=key)
+    # The row begins anew with nothing set aside. The trigger would give back what the first attempt set aside, and
+    # that may well have been charged.
+    db.execute("UPDATE totals SET points = points + (SELECT points FROM jobs WHERE key = ?)", (key,))
+    db.execute("UPDATE jobs SET state = ?, points = 0, changed_at = ? WHERE key = ?", (state, now, key))
+
+
+def accepted(db: "sqlite3.Connection", *, key: str, task_id: str, now: float) -> None:
+    """There is a task.
+
+    Raises:
+        LedgerError: The job has another task already, or the task is another job's.
+    """
+    row = _get(db, key=key)
+    if row.task_id not in (None, task_id):
+        raise _paid_twice(f"job {key!r} has task {row.task_id} already", task_id=task_id)
+    other = db.execute("SELECT key FROM jobs WHERE task_id = ? AND key <> ?", (task_id, key)).fetchone()
+    if other is not None:
+        raise errors.LedgerError(f"task {task_id} is of job {other[0]!r}, it cannot be of job {key!r} too")
+    if row.state.is_over:
+        return
+    state = after(row.state, JobEvent.ACCEPTED, key=key)
+    db.execute("UPDATE jobs SET state = ?, task_id = ?, changed_at = ? WHERE key = ?", (state, task_id, now, key))
+
+
+def _paid_twice(fact: str, *, task_id: str) -> errors.LedgerError:
+    error = errors.LedgerError(f"{fact}; task {task_id} was paid for as well, session.task({task_id!r}) finds it")
+    error.task_id = task_id
+    return error
+
+
+def finished(
+    db: "sqlite3.Connection",
+    *,
+    key: str,
+    info: TaskInfo,
+    paths: Sequence[Path] | None,
+    error: str | None,
+    owner: str,
+    now: float,
+) -> None:
+    """The task is over; where its pictures are, or why there are none. The job is free again."""
+    accepted(db, key=key, task_id=info.task_id, now=now)
+    row = _get(db, key=key)
+    state = after(row.state, _ENDS[info.status], key=key)
+    kept = {name: value for name, value in info.raw.items() if name not in ("input", "config")}
+    db.execute(
+        "UPDATE jobs SET state = ?, info = ?, paths = coalesce(?, paths), error = ?, points = ?, changed_at = ?,"
+        " owner = nullif(owner, ?) WHERE key = ?",
+        (
+            state,
+            json.dumps(kept),
+            None if paths is None else json.dumps([str(path) for path in paths]),
+            error,
+            row.points if info.usage is None else max(0, info.usage.consume),
+            now,
+            owner,
+            key,
+        ),
+    )
+
+
+def miss(db: "sqlite3.Connection", *, key: str) -> None:
+    """The pictures are no longer where they were saved."""
+    db.execute("UPDATE jobs SET paths = NULL WHERE key = ?", (key,))
+
+
+def rivals(db: "sqlite3.Connection", *, keys: Collection[str], fingerprints: Collection[str]) -> set[str]:
+    """Those contents of which other jobs are being submitted at this moment."""
+    query = "SELECT key, fingerprint FROM jobs WHERE state = ?"
+    found = db.execute(query, (JobState.SUBMITTING,)).fetchall()
+    return {fingerprint for key, fingerprint in found if key not in keys and fingerprint in fingerprints}
+
+
+def release(db: "sqlite3.Connection", *, key: str, owner: str) -> None:
+    """Let one job go, as it stands."""
+    db.execute("UPDATE jobs SET owner = NULL WHERE key = ? AND owner = ?", (key, owner))
+
+
+def forget(db: "sqlite3.Connection", *, key: str, now: float) -> bool:
+    """Remove a job; whether there was one. What it cost stays in the total.
+
+    Raises:
+        LedgerError: Somebody works on it.
+    """
+    row = find(db, key=key)
+    if row is not None and row.owner is not None and not _is_free(db, owner=row.owner, now=now):
+        raise errors.LedgerError(f"job {key!r} is being worked on; it can be forgotten when that is over")
+    db.execute("DELETE FROM jobs WHERE key = ?", (key,))
+    return row is not None
+
+
+def _is_free(db: "sqlite3.Connection", *, owner: str, now: float) -> bool:
+    found = db.execute("SELECT lease_until FROM owners WHERE owner = ?", (owner,)).fetchone()
+    return found is None or found[0] <= now or is_gone(owner)
