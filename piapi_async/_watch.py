@@ -100,37 +100,46 @@ class Watch:
             PiAPIError: What a look met that looking again does not mend, or the last of too many failures in a row.
         """
         self._begun = self.clock.monotonic()
-        limit = asyncio.timeout(None if self.timeout is None else self.timeout + LAST_LOOK)
+        while True:
+            seen = self.known or await self._attempt()
+            if isinstance(seen, TaskInfo) and self.until(seen):
+                return seen
+            if seen is None or (self._left() < _TICK and self.known is None):
+                return None
+            # Ten thousand tasks wait just here: neither a coroutine nor a time limit is held meanwhile.
+            ringing, alarm = self.clock.alarm(self._pause(seen))
+            try:
+                await ringing
+            finally:
+                alarm.cancel()
+
+    async def _attempt(self) -> TaskInfo | errors.PiAPIError | None:
+        """Look; `None` when the time was up before an answer came. What looking again does not mend is raised."""
+        limit = asyncio.timeout(None if self.timeout is None else self._left() + LAST_LOOK)
         try:
             async with limit:
-                return await self._looks()
+                info = await self.look()
+        except errors.PiAPIError as error:
+            return self._passing(error)
         except TimeoutError:
             if limit.expired():
                 return None
             raise
-
-    async def _looks(self) -> TaskInfo | None:
-        while True:
-            seen = await self._attempt()
-            if isinstance(seen, TaskInfo) and self.until(seen):
-                return seen
-            if self._left() < _TICK and self.known is None:
-                return None
-            await self.clock.sleep(self._pause(seen))
-
-    async def _attempt(self) -> TaskInfo | errors.PiAPIError:
-        """Look; what looking again does not mend is raised."""
-        try:
-            info = self.known or await self.look()
-        except errors.PiAPIError as error:
-            if not self._may_pass(error):
-                raise
-            self._errors += not isinstance(error, errors.NotFoundError)
-            if self._errors >= self.polling.max_errors:
-                raise
-            return error
         self._errors = 0
         return info
+
+    def _passing(self, error: errors.PiAPIError) -> errors.PiAPIError:
+        """The error, if looking again may mend it.
+
+        Raises:
+            PiAPIError: It does not, or there were too many in a row.
+        """
+        if not self._may_pass(error):
+            raise error
+        self._errors += not isinstance(error, errors.NotFoundError)
+        if self._errors >= self.polling.max_errors:
+            raise error
+        return error
 
     def _may_pass(self, error: errors.PiAPIError) -> bool:
         if isinstance(error, errors.NotFoundError):
