@@ -46,6 +46,29 @@ class Journal:
 
 
 @attrs.frozen(kw_only=True)
+class Submission:
+    """What goes along with a submit, beside its bytes.
+
+    Attributes:
+        request: What is submitted, for the error when the answer is lost.
+
+        secret: The webhook's, to be kept out of error messages.
+
+        reservation: The money that is set aside for it.
+
+        journal: Told of each attempt.
+
+        place: The place in flight that was taken for it, if any.
+    """
+
+    request: Submittable
+    secret: str = attrs.field(repr=False)
+    reservation: Reservation
+    journal: Journal
+    place: Place | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Api:
     """What a `Session` and its handles share.
 
@@ -86,48 +109,31 @@ class Api:
         """A place in flight, to be held with `async with` from before a task is submitted until it is over."""
         return self.governor.slot(ask=self.account, announce=self.announce)
 
-    async def create(
-        self, body: Content, *, request: Submittable, secret: str, journal: Journal, place: Place | None = None
-    ) -> TaskInfo:
+    async def create(self, body: Content, *, submission: Submission) -> TaskInfo:
         """Submit. The task exists, and its id is known, when this returns.
 
         Args:
             body: The request as JSON.
 
-            request: The same as a value, for the error when the answer is lost.
-
-            secret: The webhook's, to be kept out of error messages.
-
-            journal: Told of each attempt.
-
-            place: The place in flight that was taken for it, if any.
+            submission: What goes along with it.
 
         Raises:
-            SpendLimitError: It would cost more than is left; nothing was sent.
             SubmissionInDoubtError: The answer was lost; the task may exist.
             PiAPIError: The service did not accept the task.
         """
         call = _calls.create_call(self.base_url, api_key=self.api_key, body=body)
-        turn = self._turn("submit", place=place)
-        with self.budget.reserve(request) as reservation:
+        turn = self._turn("submit", place=submission.place)
 
-            async def attempt() -> TaskInfo:
-                while True:
-                    try:
-                        async with turn, self.transport.slot():
-                            return await self._pay(
-                                call,
-                                Body(body),
-                                request=request,
-                                secret=secret,
-                                reservation=reservation,
-                                journal=journal,
-                            )
-                    except errors.RateLimitError:
-                        if not turn.waits_for_room:
-                            raise
+        async def attempt() -> TaskInfo:
+            while True:
+                try:
+                    async with turn, self.transport.slot():
+                        return await self._pay(call, Body(body), submission=submission)
+                except errors.RateLimitError:
+                    if not turn.waits_for_room:
+                        raise
 
-            info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit", held_up=lambda: turn.waited)
+        info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit", held_up=lambda: turn.waited)
         self.announce(events.Submitted(info=info))
         return info
 
@@ -278,54 +284,37 @@ class Api:
 
         await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
 
-    async def _pay(
-        self,
-        call: _calls.Call,
-        body: Body,
-        *,
-        request: Submittable,
-        secret: str,
-        reservation: Reservation,
-        journal: Journal,
-    ) -> TaskInfo:
+    async def _pay(self, call: _calls.Call, body: Body, *, submission: Submission) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
         since = self.clock.now()
-        posting = asyncio.ensure_future(
-            self._post(call, body=body, secret=secret, reservation=reservation, journal=journal)
-        )
+        posting = asyncio.ensure_future(self._post(call, body=body, submission=submission))
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
-            await self._settle(posting, body=body, request=request, since=since, reservation=reservation)
+            await self._settle(posting, body=body, submission=submission, since=since)
             raise
         except Exception as error:
             # Also what is none of ours, such as a bug in a trace of a borrowed client session, may come after the POST.
             if getattr(error, "safe_to_resubmit", not body.begun):
                 raise
-            raise self._doubt(request, since=since, why=str(error), reservation=reservation) from error
+            raise self._doubt(submission, since=since, why=str(error)) from error
 
-    async def _post(
-        self, call: _calls.Call, *, body: Body, secret: str, reservation: Reservation, journal: Journal
-    ) -> TaskInfo:
+    async def _post(self, call: _calls.Call, *, body: Body, submission: Submission) -> TaskInfo:
+        journal = submission.journal
         try:
             await journal.sending()
-            info = self._read(_wire.decode_task, await self.transport.exchange(call, body=body), secret=secret)
+            answer = await self.transport.exchange(call, body=body)
+            info = self._read(_wire.decode_task, answer, secret=submission.secret)
         except BaseException as error:
             is_safe = getattr(error, "safe_to_resubmit", not body.begun)
             await (journal.refused() if is_safe else journal.lost())
             raise
-        reservation.accepted(info)
+        submission.reservation.accepted(info)
         await journal.accepted(info)
         return info
 
     async def _settle(
-        self,
-        posting: "asyncio.Task[TaskInfo]",
-        *,
-        body: Body,
-        request: Submittable,
-        since: float,
-        reservation: Reservation,
+        self, posting: "asyncio.Task[TaskInfo]", *, body: Body, submission: Submission, since: float
     ) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
         deadline = self.clock.monotonic() + SETTLE
@@ -335,12 +324,11 @@ class Api:
             self.announce(events.Submitted(info=posting.result()))
             await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
         elif body.begun and not getattr(error, "safe_to_resubmit", False):
-            self._doubt(request, since=since, why="it was cancelled before the answer came", reservation=reservation)
+            self._doubt(submission, since=since, why="it was cancelled before the answer came")
 
-    def _doubt(
-        self, request: Submittable, *, since: float, why: str, reservation: Reservation
-    ) -> errors.SubmissionInDoubtError:
-        reservation.keep()
+    def _doubt(self, submission: Submission, *, since: float, why: str) -> errors.SubmissionInDoubtError:
+        submission.reservation.keep()
+        request = submission.request
         doubt = errors.SubmissionInDoubtError(
             f"a {request.model} {request.task_type} task may exist and may be billed, the answer to its submit was"
             f" lost ({why}); look at https://piapi.ai/workspace before you submit it again",

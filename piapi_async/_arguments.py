@@ -84,6 +84,8 @@ def local_images(given: LocalImages) -> LocalImages:
 def rules(*, max_bytes: int, max_pixels: int | None) -> Rules:
     """What holds for local pictures."""
     kind("max_image_bytes", max_bytes, int)
+    if max_bytes < 1:
+        raise _checks.refuse(ValueError, name="max_image_bytes", allowed="a whole number >= 1", value=max_bytes)
     kind("max_pixels", max_pixels, int | None)
     made = Rules(max_bytes=max_bytes, max_pixels=max_pixels)
     if max_pixels is not None:

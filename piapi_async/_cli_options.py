@@ -54,7 +54,7 @@ naming = click.option(
     "--name",
     type=types.naming,
     metavar="TEMPLATE",
-    help="How to name the files, e.g. '{model}/{date}-{n}'.  [default: the task's id]",
+    help="How to name the files, e.g. '{date}/{task_id}-{n}'.  [default: the task's id]",
 )
 sidecar = click.option("--sidecar", is_flag=True, help="Write a JSON file beside them: request, times, cost, digests.")
 local_images = click.option(

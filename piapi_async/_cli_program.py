@@ -27,6 +27,10 @@ _SILENT = logging.NullHandler()
 _SAID_OTHERWISE = (
     (re.compile(r"session\.task\(['\"]([^'\"]*)['\"]\)\.wait\(\)"), r"'piapi-async task wait \1'"),
     (re.compile(r"pass api_key= or set PIAPI_API_KEY"), "set PIAPI_API_KEY"),
+    (re.compile(r"\bmax_spend_usd\b"), "--max-spend"),
+    (re.compile(r"\bSession\(max_pixels=\.\.\.\)|\bmax_pixels\b"), "--max-pixels"),
+    (re.compile(r" \(max_image_bytes\)"), ""),
+    (re.compile(r"\blocal_images='data-uri'"), "--local-images data-uri"),
 )
 """What errors advise in Python, and what that is on the command line."""
 
@@ -97,7 +101,7 @@ def spoken(error: Exception) -> str:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename2 or error.filename}: {error.strerror}"  # of a rename, where it was to go
     return str(error) or type(error).__name__
 
 

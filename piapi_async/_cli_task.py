@@ -181,8 +181,15 @@ def _link(image: Image, *, info: TaskInfo) -> str:
 
 
 def as_json(info: TaskInfo) -> str:
-    """The task as the service sent it, without the webhook's secret."""
-    return json.dumps(_redacted(info.raw), indent=2)
+    """The task as the service sent it, without the webhook's secret.
+
+    Raises:
+        UnexpectedResponseError: It is nested too deep.
+    """
+    try:
+        return json.dumps(_redacted(info.raw), indent=2)
+    except RecursionError:
+        raise errors.UnexpectedResponseError(f"task {info.task_id} is nested too deep to be printed") from None
 
 
 def _redacted(value: Any) -> Any:

@@ -66,7 +66,12 @@ def read_file(value: object) -> object:
     read = getattr(value, "read", None)
     if read is None or isinstance(value, io.TextIOBase) or inspect.iscoroutinefunction(read):
         return value
-    data = read()
+    if getattr(value, "closed", False) is True:
+        return value
+    try:
+        data = read()
+    except io.UnsupportedOperation:  # it is open for writing only
+        return value
     return bytes(data) if isinstance(data, bytes | bytearray | memoryview) else value
 
 

@@ -94,10 +94,17 @@ def record(info: TaskInfo, *, entries: Iterable[Entry], request: Mapping[str, An
             }
             for entry in entries
         ],
-        **({"request": request} if request is not None else {"echoed_input": _plain(info.raw.get("input"))}),
+        **({"request": request} if request is not None else {"echoed_input": _echo(info)}),
     }
     # A lone surrogate, which UTF-8 does not have, is spelt as JSON spells it.
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
+def _echo(info: TaskInfo) -> Any:
+    try:
+        return _plain(info.raw.get("input"))
+    except RecursionError:
+        return "(nested too deep)"  # the pictures are there: a strange echo does not take them away
 
 
 def _time(time: datetime | None) -> str | None:

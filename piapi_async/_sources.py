@@ -1,7 +1,9 @@
 """Local pictures in: read, made fit to be sent and laid into the request, off the event loop."""
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,11 +190,21 @@ def read(path: Path, *, field: str) -> bytes:
         ValueError: It is far too large.
     """
     try:
+        _refuse_endless(path)
         with path.open("rb") as file:
-            _check_size(os.fstat(file.fileno()).st_size, field=f"{field} {str(path)!r}", most=FILE_MAX)
+            size = os.fstat(file.fileno()).st_size
+            if size > FILE_MAX:
+                raise ValueError(f"{field} {str(path)!r} must be a file of at most {FILE_MAX} bytes, got {size}")
             return file.read(FILE_MAX)
     except OSError as error:
         raise type(error)(f"{field} must be a readable picture, {str(path)!r} is not: {error.strerror}") from error
+
+
+def _refuse_endless(path: Path) -> None:
+    """Refuse pipes and devices: opening or reading one may take for ever, and hold up the pictures of others."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a directory the system says so itself
+        raise OSError(errno.EINVAL, "Neither a file nor a link to one")
 
 
 def _decoded(text: str, *, field: str) -> bytes:

@@ -85,6 +85,9 @@ class Uploads:
         source = _media.read_file(source)
         if isinstance(source, Path | bytes) and _ending(filename or "") in _OTHERS:
             return _sources.read(source, field="source") if isinstance(source, Path) else source
+        if _ending(filename or "") in _OTHERS:
+            allowed = f"a Path or bytes where filename ends in {', '.join(_OTHERS)}"
+            raise _checks.refuse(TypeError, name="source", allowed=allowed, value=source)
         _checks.picture(source, name="source")
         if isinstance(source, str) and not _media.is_data_uri(source):
             raise _checks.refuse(

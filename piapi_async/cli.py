@@ -132,6 +132,8 @@ def wait(
     is_json: bool,
 ) -> None:
     """Wait until the task ID is over, and print its pictures. This is free."""
+    if out is None and (name or sidecar):
+        raise click.UsageError("--name and --sidecar need --out")
 
     async def work(session: Session, fates: Fates) -> Done:
         fates.know(task_id)

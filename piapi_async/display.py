@@ -11,6 +11,7 @@ print(Table(outcomes))                  # in a notebook, a cell that ends with T
 """
 
 import asyncio
+import os
 import shutil
 import sys
 from collections import Counter
@@ -54,13 +55,22 @@ class _Terminal:
         self._stream = stream
 
     def show(self, progress: "Progress") -> None:
-        line = _text.clipped(str(progress), most=shutil.get_terminal_size().columns - 1)
+        line = _text.clipped(str(progress), most=_columns(self._stream) - 1)
         self._stream.write(f"\r{line}\x1b[K")
         self._stream.flush()
 
     def close(self, progress: "Progress") -> None:
         self.show(progress)
         self._stream.write("\n")
+
+
+def _columns(stream: TextIO) -> int:
+    """How wide a terminal is, also where stdout is another place."""
+    try:
+        own = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # it says that it is a terminal, and has no file
+        own = os.terminal_size((80, 24))
+    return shutil.get_terminal_size(fallback=own).columns or 80
 
 
 class _Stream:

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import aiohttp
 
 from piapi_async import _arguments, _checks, _naming, _sources, errors, events, files
-from piapi_async._api import Api, Journal, OnCancel
+from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
 from piapi_async._gate import Place
@@ -72,14 +72,12 @@ class Session:
 
         max_image_bytes: The largest local picture that is sent, in bytes as it is sent; 10 MiB by default.
 
-        max_pixels: The most pixels of a local picture: a larger one is scaled down, which needs Pillow. By default
-            pictures keep their size.
+        max_pixels: The most pixels of a local picture: a larger one is scaled down, which needs Pillow.
 
         observers: Called with every event (`piapi_async.events`).
 
     Raises:
-        ConfigurationError: There is no key, a URL is bad, arguments contradict each other, or `max_pixels` is given
-            without Pillow.
+        ConfigurationError: There is no key, a URL is bad, arguments contradict each other, or Pillow is missing.
         TypeError: An argument has the wrong type.
         ValueError: A number is out of its range.
     """
@@ -169,9 +167,11 @@ class Session:
     ) -> TaskHandle:
         _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
-        async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
-            body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
-            info = await self._api.create(body, request=request, secret=secret, journal=journal, place=place)
+        with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
+            one = Submission(request=request, secret=secret, reservation=money, journal=journal, place=place)
+            async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
+                body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
+                info = await self._api.create(body, submission=one)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
     async def run(
@@ -250,8 +250,7 @@ class Session:
             source: A local picture in any form, a data URI included; or a `Path` or bytes of another file that the
                 upload takes, for which `filename` ends in mp4, wav or mp3.
 
-            filename: The name to upload it under, of at most 128 characters; by default one that tells only what kind
-                of picture it is. The name on disk is not told.
+            filename: The name to upload it under, of at most 128 characters; by default one that tells its kind alone.
 
         Returns:
             The link.
@@ -344,7 +343,8 @@ class Session:
     ) -> tuple[Path, ...]:
         """Bring all pictures of a completed task to disk, all at once, by default named by the task's id.
 
-        Files are whole or not there; saving again replaces them. One that fails does not keep the others.
+        Files are whole or not there; saving again replaces them, and so does another task of the same name: with a
+        `name` of your own, `{task_id}` in it keeps tasks apart. One that fails does not keep the others.
 
         Args:
             info: The task.

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from piapi_async._text import one_line
 from piapi_async.account import Account
 from piapi_async.cli import img2img, program
 from piapi_async.emulator import Constant, Emulator, Faults, TaskView
-from piapi_async.errors import WaitTimeoutError
+from piapi_async.errors import UnexpectedResponseError, WaitTimeoutError
 from piapi_async.task import Image, TaskInfo, TaskStatus
 from piapi_async.testing import VirtualTimeLoop
 
@@ -372,6 +373,12 @@ class TestTask:
         sent = json.loads(ground("task", "get", task_id, "--json").stdout)
         assert (sent["task_id"], sent["status"]) == (task_id, "completed")
         assert sent["logs"] == []
+
+    def test_json_that_is_nested_too_deep(self) -> None:
+        """What is nested too deep to be printed is an error of the service, not a traceback."""
+        raw: dict[str, object] = functools.reduce(lambda inner, _: {"a": inner}, range(600), {})
+        with pytest.raises(UnexpectedResponseError, match=r"^task t is nested too deep to be printed$"):
+            as_json(TaskInfo(task_id="t", status=TaskStatus.COMPLETED, raw=raw))
 
     def test_json_without_secrets(self) -> None:
         """The webhook's secret is not printed, wherever it stands; one that is empty is."""
@@ -800,6 +807,41 @@ def test_files_are_named_as_asked(ground: Ground, tmp_path: Path) -> None:
     assert ground("task", "wait", task_id, "--out", "again", "--name", "{model}").stdout.strip() == (
         "again/Qubico-flux1-schnell.png"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--max-spend", "-1"], "error: --max-spend must be US dollars >= 0, or None for no limit, got -1.0"),
+        (["--max-spend", "0"], "and 0.0000 USD of --max-spend=0 are spent or in flight; nothing was sent"),
+        (["--max-pixels", "0"], "error: --max-pixels must be a whole number >= 1, got 0"),
+    ],
+)
+def test_options_of_the_session_have_their_own_names(ground: Ground, words: list[str], told: str) -> None:
+    """An error about what the session was made with names the option, not the argument in Python."""
+    assert told in line(ground("img2img", CAT, "a bear", *words))
+
+
+def test_a_picture_that_is_too_large_is_told(ground: Ground, tmp_path: Path) -> None:
+    """The way to make a picture smaller is told in the words of the command line."""
+    (tmp_path / "large.png").write_bytes(PNG + bytes(11 * 2**20))
+    told = line(ground("img2img", "large.png", "a bear"))
+    assert "of at most 10485760 bytes, got 11534344; --max-pixels makes pictures smaller" in told
+
+
+def test_names_without_files_are_refused(ground: Ground) -> None:
+    """`task wait` without `--out` writes no files, and says so where it is told how to name them."""
+    for words in (["--name", "a"], ["--sidecar"]):
+        result = ground("task", "wait", "3f2a", *words)
+        assert (result.exit_code, line(result).partition(";")[0]) == (2, "error: --name and --sidecar need --out")
+
+
+def test_a_name_that_is_a_directory_is_told(ground: Ground, tmp_path: Path) -> None:
+    """Where a directory has the name of a picture, the error tells that name, not the hidden one."""
+    (tmp_path / "a.png").mkdir()
+    result = ground("img2img", CAT, "a bear", "--name", "a")
+    assert result.exit_code == 1
+    assert "error: a.png: " in result.stderr
 
 
 def test_a_bad_name_is_refused_before_anything_is_paid(ground: Ground) -> None:

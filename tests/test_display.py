@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import io
+import os
 import re
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -517,6 +519,22 @@ async def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert 5 < len(terminal.shown) <= terminal.seconds / INTERVAL + 2
     assert terminal.shown[0][1] == "0 of 8 tasks over, 0 submitted, 0 looks, 0.0 s"
     assert re.fullmatch(FINAL, str(progress))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("columns", "told"), [(20, "0 of 8 tasks over,…"), (0, "0 of 8 tasks over, 0 submitted, 0 looks")]
+)
+def test_progress_where_stdout_is_a_file(monkeypatch: pytest.MonkeyPatch, columns: int, told: str) -> None:
+    """The line fits the terminal that it is on, though stdout goes elsewhere; one that has no width has 80 columns."""
+    primary, secondary = os.openpty()
+    termios.tcsetwinsize(secondary, (24, columns))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", None)
+    with os.fdopen(primary, "rb", 0) as screen, os.fdopen(secondary, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(total=8):
+            assert screen.read(1000) == f"\r{told}\x1b[K".encode()
 
 
 class NotebookShell(InteractiveShell):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import datetime as dt
+import functools
 import hashlib
 import io
 import json
@@ -220,6 +221,15 @@ async def test_request_that_cannot_be_told_is_refused_first(tmp_path: Path) -> N
         with pytest.raises(ValueError, match=r"^request must hold JSON values"):
             await session.save(info, tmp_path, sidecar=True, request=request)
         assert server.received == []
+
+
+async def test_sidecar_of_an_endless_echo(tmp_path: Path) -> None:
+    """An echo that is nested too deep is left out of the side-car: the pictures are there, and so is the rest."""
+    async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        echo: list[object] = functools.reduce(lambda inner, _: [inner], range(600), [])
+        info = done(f"{server.url}/a", raw={"input": echo})
+        assert await session.save(info, tmp_path, sidecar=True) == (tmp_path / "t.png",)
+    assert json.loads((tmp_path / "t.json").read_text())["echoed_input"] == "(nested too deep)"
 
 
 async def test_sidecar_that_cannot_be_written_is_told(tmp_path: Path) -> None:

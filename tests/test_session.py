@@ -263,6 +263,13 @@ def test_argument_of_the_wrong_type_is_refused(name: str, value: Any) -> None:
     assert str(caught.value).endswith(f"got {value!r}")
 
 
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_limit_that_no_picture_keeps_is_refused(value: int) -> None:
+    """Bytes below one are refused when the session is made, not with the first picture."""
+    with pytest.raises(ValueError, match=rf"^max_image_bytes must be a whole number >= 1, got {value}$"):
+        Session("k", max_image_bytes=value)
+
+
 def test_one_observer_alone_is_refused() -> None:
     """An observer in place of a list of them would be silent, where it is a list itself; it is refused."""
     with pytest.raises(TypeError, match=r"^observers must be a list of observers"):

@@ -5,6 +5,7 @@ import base64
 import io
 import itertools
 import json
+import os
 import struct
 import sys
 import time
@@ -592,3 +593,25 @@ async def test_request_without_pictures_needs_nothing_of_this() -> None:
     async with RawServer(task()) as server, Session("k", base_url=server.url, local_images="upload") as session:
         await session.submit(Txt2Img(prompt="p"))
         assert json.loads(server.received[0].body)["input"] == {"prompt": "p"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+async def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, or a device that never ends, is refused in one sentence and blocks nothing."""
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(OSError, match=rf"^image must be a readable picture, '{path}' is not: Neither a file"):
+            await posted(path)
+
+
+@pytest.mark.parametrize("mode", ["closed", "wb"])
+def test_file_that_cannot_be_read_is_refused(mode: str, tmp_path: Path) -> None:
+    """A file that is closed, or open for writing only, is refused in the same sentence as one in text mode."""
+    path = tmp_path / "picture.png"
+    path.write_bytes(PNG)
+    with path.open("rb" if mode == "closed" else mode) as file:
+        if mode == "closed":
+            file.close()
+        with pytest.raises(TypeError, match=r"^image must be a file opened for reading bytes \('rb'\), got <"):
+            Img2Img(prompt="p", image=file)

@@ -21,6 +21,7 @@ from piapi_async.errors import (
     ConfigurationError,
     PiAPIError,
     ServerError,
+    SpendLimitError,
     UnexpectedResponseError,
 )
 from piapi_async.testing import EventLog
@@ -245,6 +246,11 @@ async def test_other_files_are_uploaded_as_they_are(tmp_path: Path, name: str) -
         (PNG, "x" * 125 + ".png", "ValueError: filename must be"),
         (PNG, 5, "TypeError: filename must be .* got 5"),
         (
+            Image.new("L", (1, 1)),
+            "a.mp4",
+            "TypeError: source must be a Path or bytes where filename ends in mp4, wav, mp3",
+        ),
+        (
             bytes(FILE_MAX + 1),
             "a.mp4",
             f"ValueError: the upload takes files of at most {FILE_MAX} bytes, got {FILE_MAX + 1}",
@@ -363,3 +369,25 @@ def test_bad_arguments_are_refused(make: Callable[[], Session], words: str) -> N
     with pytest.raises(ConfigurationError, match=f"^{words}") as caught:
         make()
     assert "pass@" not in str(caught.value)
+
+
+async def test_nothing_is_uploaded_for_a_task_that_is_not_paid_for() -> None:
+    """A submit beyond `max_spend_usd` is refused before its picture is read or uploaded: nothing at all is sent."""
+    async with RawServer(link()) as server:
+        async with Session("k", base_url=server.url, local_images="upload", max_spend_usd=0) as session:
+            with pytest.raises(SpendLimitError, match="nothing was sent"):
+                await session.submit(Img2Img(prompt="p", image=Path("nowhere.png")))
+            assert session.spent == 0
+        assert not server.received
+
+
+async def test_a_picture_that_is_refused_gives_the_money_back() -> None:
+    """What was set aside for a task is free again when its picture cannot be read, or its upload fails."""
+    async with RawServer(answer({}, status=403), link(), task()) as server:
+        async with Session("k", base_url=server.url, local_images="upload", max_spend_usd=0.0015) as session:
+            with pytest.raises(FileNotFoundError):
+                await session.submit(Img2Img(prompt="p", image=Path("nowhere.png")))
+            with pytest.raises(AuthenticationError):
+                await session.submit(Img2Img(prompt="p", image=PNG))
+            assert session.spent == 0
+            await session.submit(Img2Img(prompt="p", image=PNG))
