@@ -7,6 +7,7 @@ everybody who was in it is told.
 """
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 BUSY = 30.0
 """Seconds to wait while another process writes."""
+
+_MOMENT = 0.02  # seconds
 
 
 @attrs.define(eq=False)
@@ -120,7 +123,7 @@ class Door:
 
         db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            log_ahead(db)
             db.execute("PRAGMA synchronous = FULL")
             _shorten_log(db)
             self._migrate(db)
@@ -154,6 +157,22 @@ class Door:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def log_ahead(db: "sqlite3.Connection", *, seconds: float = BUSY) -> None:
+    """Switch to the log that is written ahead; SQLite does not wait by itself for another that does so just now."""
+    import sqlite3  # noqa: PLC0415 - not everyone has a ledger
+
+    for _ in range(round(seconds / _MOMENT)):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY":
+                raise
+            threading.Event().wait(_MOMENT)
+        else:
+            return
+    db.execute("PRAGMA journal_mode = WAL")
 
 
 def _shorten_log(db: "sqlite3.Connection") -> bool:

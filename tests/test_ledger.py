@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from piapi_async import Txt2Img
 from piapi_async._canonical import Content, content_of
 from piapi_async._owner import is_gone, new_owner
-from piapi_async._sqlite import Door
+from piapi_async._sqlite import Door, log_ahead
 from piapi_async._wire import parse_task
 from piapi_async.errors import LedgerConflictError, LedgerError, SpendLimitError
 from piapi_async.ledger import LEASE, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
@@ -570,3 +571,25 @@ async def test_permission_is_the_holders_and_facts_are_everybodys(path: Path) ->
         assert raised.value.task_id == "t-2"
         with pytest.raises(LedgerError, match="the ledger has no job 'c'"):
             await ledger.lost("c", owner=owner)
+
+
+def test_opening_waits_for_another_that_opens(path: Path) -> None:
+    """A file that somebody else has for himself is waited for; what is no matter of waiting is raised at once."""
+    first, second = (sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False) for _ in range(2))
+    first.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        log_ahead(second, seconds=0.02)
+    threading.Timer(0.05, first.execute, ["COMMIT"]).start()
+    log_ahead(second)
+    assert second.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    first.close()
+    second.close()
+
+
+def test_a_file_that_cannot_be_written_is_told_at_once(path: Path) -> None:
+    """A ledger that may only be read is an error without a wait."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE a (b)")
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            log_ahead(db)
