@@ -90,7 +90,10 @@ class Reconciler:
             else:
                 tasks |= found.tasks
                 reasons |= found.reasons
-        return Finding(tasks=tasks, reasons=reasons, is_last=ripe)
+        # Equal jobs are told apart together, so for none of them this was the last reading before it is for all.
+        unripe = {row.content.fingerprint for row in rows if not ripe[row.key]}
+        is_last = {row.key: row.content.fingerprint not in unripe for row in rows}
+        return Finding(tasks=tasks, reasons=reasons, is_last=is_last)
 
     async def _settle(self, rows: Sequence[Row], *, ripe: Mapping[str, bool]) -> Finding:
         infos = await self._candidates(rows)
