@@ -34,9 +34,7 @@ def _ours(price: float) -> Callable[[str], AbstractAsyncContextManager[Job]]:
     async def ours(url: str) -> AsyncIterator[Job]:
         package = importlib.import_module("piapi_async")
         request = package.Img2Img(prompt="a bear", image="https://example.com/a.jpg")
-        polling = (
-            package.Polling(wait=package.Learned(price=price)) if hasattr(package, "Learned") else package.Polling()
-        )
+        polling = package.Polling(wait=package.Learned(price=price))
         async with package.Session("key", base_url=url, polling=polling) as session:
 
             async def job() -> str:
@@ -139,7 +137,7 @@ async def runpod(url: str) -> AsyncIterator[Job]:
 CLIENTS: dict[str, Callable[[str], AbstractAsyncContextManager[Job]]] = {
     "bare aiohttp": bare,
     "piapi_async": _ours(2.0),
-    "piapi_async, price 10": _ours(10.0),
+    "piapi_async, price 20": _ours(20.0),
     "piapi_async, price 200": _ours(200.0),
     "runpod": runpod,
     "openai": openai,

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import attrs
-import tenacity
 
 from piapi_async import _checks, errors
 from piapi_async._clock import Clock
@@ -118,11 +117,6 @@ def exponential(attempt: int, *, initial: float, base: float, maximum: float, ji
         return min(maximum, initial * float(base) ** (attempt - 1) + jitter)
     except OverflowError:
         return maximum
-
-
-def failure(state: tenacity.RetryCallState) -> BaseException | None:
-    """What the last attempt met, or `None` when it gave a result."""
-    return state.outcome.exception() if state.outcome is not None else None
 
 
 def retry_after(met: object) -> float:

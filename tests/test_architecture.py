@@ -169,9 +169,9 @@ def test_the_emulator_stands_apart(name: str) -> None:
     assert {top(module) for module in ours(name)} <= {"_clock", "emulator"}
 
 
-def test_tenacity_is_behind_two_modules() -> None:
-    """Only `retry` and `polling` know tenacity."""
-    assert those_using("tenacity") == {"retry", "polling"}
+def test_tenacity_is_behind_one_module() -> None:
+    """Only `polling` knows tenacity."""
+    assert those_using("tenacity") == {"polling"}
 
 
 def test_the_aiohttp_client_is_behind_one_door() -> None:
