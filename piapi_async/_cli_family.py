@@ -101,7 +101,7 @@ def account(setting: Setting, /, *, is_json: bool, is_emulated: bool) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), shell_complete=types.files)
-@click.option("--filename", metavar="NAME", help="The name to upload it under; needed for mp4, wav and mp3.")
+@click.option("--filename", metavar="NAME", help="The name to upload it under.  [default: one that tells its kind]")
 @options.max_pixels
 @options.as_json
 @options.emulated
@@ -120,6 +120,8 @@ def upload(
 
     This is free, but PiAPI wants its Creator plan or higher. A link can stand for IMAGE in every command.
     """
+    if filename is None and file.suffix.lower() in (".mp4", ".wav", ".mp3"):
+        filename = f"file{file.suffix.lower()}"
 
     def work(session: Session) -> Awaitable[str]:
         return session.upload(file, filename=filename)

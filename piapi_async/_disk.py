@@ -62,7 +62,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def _taken(path: Path) -> FileExistsError:
-    return FileExistsError(f"{str(path)!r} exists; pass overwrite=True to replace it")
+    return FileExistsError(f"{str(path)!r} exists; pass overwrite=True to replace it, or name it with {{task_id}}")
 
 
 def write(path: Path, data: bytes, *, overwrite: bool) -> None:

@@ -123,7 +123,11 @@ def _encoded(image: "Image", *, kind: str, max_pixels: int | None) -> bytes:
 def _plain(image: "Image") -> "Image":
     """The picture with 8 bits a channel, grey or RGB, and its transparency if it has any."""
     if image.mode in _DEEP_MODES:
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        deep = image.convert("I")
+        is_shallow = deep.getextrema()[1] < 256  # type: ignore[operator] # noqa: PLR2004 - 8 bits in a wider home
+        return (deep if is_shallow else deep.point(lambda value: value * (1 / 256))).convert("L")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; convert it first, e.g. with image.convert('L')")
     if image.has_transparency_data:
         return image if image.mode in _KEPT_MODES[1::2] else image.convert("RGBA")
     if image.mode in _KEPT_MODES:

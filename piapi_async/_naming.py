@@ -107,6 +107,11 @@ class Naming:
 
     template: str = attrs.field(default="{task_id}", validator=_check)
 
+    @property
+    def tells_tasks_apart(self) -> bool:
+        """Whether no two tasks have pictures of the same name, so that what is there already is this task's."""
+        return any(field == "task_id" for _, field, _, _ in string.Formatter().parse(self.template))
+
     def paths(self, info: TaskInfo, *, count: int) -> tuple[str, ...]:
         """The paths of so many pictures, without endings; `-1`, `-2`… follow where they would not differ."""
         paths = [self._path(info, number) for number in range(1, count + 1)]

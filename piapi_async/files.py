@@ -136,7 +136,8 @@ class Downloads:
         asked = await asyncio.to_thread(_sidecar.asked, request) if sidecar and request is not None else None
         paths = [directory / path for path in naming.paths(info, count=len(info.images))]
         await asyncio.to_thread(_make, {path.parent for path in paths})
-        doing = [self._keep(*one, overwrite=True, suffix=True) for one in zip(info.images, paths, strict=True)]
+        may = {"overwrite": naming.tells_tasks_apart, "suffix": True}
+        doing = [self._keep(image, path, **may) for image, path in zip(info.images, paths, strict=True)]
         ends = await asyncio.gather(*doing, return_exceptions=True)
         kept = [end for end in ends if isinstance(end, Kept)]
         for failure in ends:

@@ -343,8 +343,8 @@ class Session:
     ) -> tuple[Path, ...]:
         """Bring all pictures of a completed task to disk, all at once, by default named by the task's id.
 
-        Files are whole or not there; saving again replaces them, and so does another task of the same name: with a
-        `name` of your own, `{task_id}` in it keeps tasks apart. One that fails does not keep the others.
+        Files are whole or not there, and one that fails does not keep the others. Saving again replaces them, unless
+        `name` is without `{task_id}`: a file that is there may then be another task's.
 
         Args:
             info: The task.
@@ -356,9 +356,8 @@ class Session:
                 with a format if need be (`{n:03}`). A `/` makes a folder. The content gives the ending. Pictures that
                 would have the same name are numbered: `-1`, `-2`…
 
-            sidecar: Whether to write a JSON file beside them, once all are there: the task, its times and cost, the
-                pictures with their digests, and what was asked. It is named as the first picture would be if it were
-                the only one, with the ending `.json`.
+            sidecar: Whether to write a JSON file beside them: the task, its times and cost, the pictures with their
+                digests, and what was asked. Its name is that of an only picture, with the ending `.json`.
 
             request: What was asked, for the side-car; without it the service's echo stands there, as an echo.
 
@@ -367,6 +366,7 @@ class Session:
 
         Raises:
             NoOutputError: The task has no pictures.
+            FileExistsError: A file is there, and `name` is without `{task_id}`.
             ValueError: `name` names something else, or leads out of the directory; nothing was fetched.
             OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
                 the `saved` of those that are a `PiAPIError`, tell what was saved all the same.

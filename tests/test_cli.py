@@ -838,10 +838,11 @@ def test_names_without_files_are_refused(ground: Ground) -> None:
 
 def test_a_name_that_is_a_directory_is_told(ground: Ground, tmp_path: Path) -> None:
     """Where a directory has the name of a picture, the error tells that name, not the hidden one."""
-    (tmp_path / "a.png").mkdir()
-    result = ground("img2img", CAT, "a bear", "--name", "a")
+    task_id = ground.submitted()
+    (tmp_path / f"{task_id}.png").mkdir()
+    result = ground("task", "wait", task_id, "--out", ".")
     assert result.exit_code == 1
-    assert "error: a.png: " in result.stderr
+    assert f"error: {task_id}.png: " in result.stderr
 
 
 def test_a_bad_name_is_refused_before_anything_is_paid(ground: Ground) -> None:
@@ -858,3 +859,11 @@ def test_what_the_shell_is_offered() -> None:
     (file,) = params["image"].shell_complete(context, "ca")
     assert (file.type, file.value) == ("file", "ca")
     assert [item.value for item in params["model"].shell_complete(context, "dev")] == ["dev", "dev-advanced"]
+
+
+def test_a_film_is_uploaded_as_one(ground: Ground, tmp_path: Path) -> None:
+    """`upload` takes the other files that PiAPI's upload takes by their endings."""
+    (tmp_path / "film.MP4").write_bytes(b"not looked into")
+    link = ground("upload", "film.MP4").stdout.strip()
+    assert link.startswith(ground.emulator.url)
+    assert link.endswith(".mp4")

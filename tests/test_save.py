@@ -100,8 +100,9 @@ async def test_failure_of_the_disk_tells_what_was_saved(tmp_path: Path) -> None:
         with pytest.raises(IsADirectoryError) as caught:
             await session.save(done(uri, uri), tmp_path)
         assert caught.value.__notes__ == [f"saved all the same: {tmp_path / 't-2.png'}"]
+        (tmp_path / "1-t.png").mkdir()
         with pytest.raises(IsADirectoryError) as caught:
-            await session.save(done(uri), tmp_path, name="t-1")
+            await session.save(done(uri), tmp_path, name="1-{task_id}")
     assert not hasattr(caught.value, "__notes__")
 
 
@@ -396,3 +397,15 @@ async def test_task_without_pictures_is_told_as_such(tmp_path: Path) -> None:
             await session.save(done(), tmp_path / "out", name="{n}", sidecar=True)
     assert list(tmp_path.iterdir()) == []
     assert files.PIXELS_MAX_OUT == 178_956_970
+
+
+async def test_another_tasks_picture_is_not_replaced(tmp_path: Path) -> None:
+    """With a name that two tasks share, the second is refused and the first one's picture stays."""
+    async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        (first,) = await session.save(done(f"{server.url}/a"), tmp_path, name="bear")
+        first.write_bytes(JPEG)
+        with pytest.raises(FileExistsError, match=r"bear\.png' exists; pass .* \{task_id\}"):
+            await session.save(done(f"{server.url}/a"), tmp_path, name="bear")
+        assert first.read_bytes() == JPEG
+        (kept,) = await session.save(done(f"{server.url}/a"), tmp_path, name="bear-{task_id}")
+        assert (await session.save(done(f"{server.url}/a"), tmp_path, name="bear-{task_id}")) == (kept,)

@@ -615,3 +615,11 @@ def test_file_that_cannot_be_read_is_refused(mode: str, tmp_path: Path) -> None:
             file.close()
         with pytest.raises(TypeError, match=r"^image must be a file opened for reading bytes \('rb'\), got <"):
             Img2Img(prompt="p", image=file)
+
+
+async def test_whole_numbers_of_a_byte_keep_their_brightness() -> None:
+    """A picture of wide integers that hold bytes is sent as those; one of floating-point numbers is refused."""
+    image = drawing("L")
+    assert opened(await sent(image.convert("I"))).tobytes() == image.tobytes()
+    with pytest.raises(ValueError, match="floating-point numbers; convert it first"):
+        await sent(image.convert("F"))
