@@ -35,6 +35,10 @@ class Content:
         """The same for requests that ask for the same, and for no others; 32 characters."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:32]
 
+    def key(self, *, nth: int) -> str:
+        """The name of the n-th job of one run that asks for this, n from 1 on, where the user gave it none."""
+        return self.fingerprint if nth == 1 else f"{self.fingerprint}-{nth}"
+
     @property
     def model(self) -> str:
         """The service's name of the model."""

@@ -27,7 +27,10 @@ _SILENT = logging.NullHandler()
 _SAID_OTHERWISE = (
     (re.compile(r"session\.task\(['\"]([^'\"]*)['\"]\)\.wait\(\)"), r"'piapi-async task wait \1'"),
     (re.compile(r"pass api_key= or set PIAPI_API_KEY"), "set PIAPI_API_KEY"),
+    (re.compile(r"on_doubt='(\w+)'"), r"--on-doubt \1"),
+    (re.compile(r"\bmax_spend_usd="), "--max-spend "),
     (re.compile(r"\bmax_spend_usd\b"), "--max-spend"),
+    (re.compile(r"forget\('([^']*)'\) that one"), r"'piapi-async ledger forget FILE \1' that one"),
     (re.compile(r"\bSession\(max_pixels=\.\.\.\)|\bmax_pixels\b"), "--max-pixels"),
     (re.compile(r" \(max_image_bytes\)"), ""),
     (re.compile(r"\blocal_images='data-uri'"), "--local-images data-uri"),

@@ -2,13 +2,17 @@
 
 The first Ctrl-C cancels the work, as `asyncio.run` does. A submit under way then still waits for its answer, which
 takes up to 10 s; so a second Ctrl-C leaves at once, without tidying up, because tidying up is what it does not want.
+
+Work that can end by itself is told of the first Ctrl-C instead (`on_interrupt`); the second then is as the first, and
+the third leaves at once.
 """
 
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import attrs
@@ -63,7 +67,14 @@ def nothing_to_say(*, at_rest: bool) -> Iterable[str]:  # noqa: ARG001 - it is a
     return ()
 
 
-def run(work: Coroutine[Any, Any, T], *, setting: Setting, say: Say, farewell: Farewell = nothing_to_say) -> T:
+def run(
+    work: Coroutine[Any, Any, T],
+    *,
+    setting: Setting,
+    say: Say,
+    farewell: Farewell = nothing_to_say,
+    on_interrupt: Callable[[], None] | None = None,
+) -> T:
     """Run a coroutine to its end.
 
     Args:
@@ -75,10 +86,12 @@ def run(work: Coroutine[Any, Any, T], *, setting: Setting, say: Say, farewell: F
 
         farewell: What the user should know when Ctrl-C ended it.
 
+        on_interrupt: Called at the first Ctrl-C, in the event loop; the work then comes to its end by itself.
+
     Raises:
-        Interrupted: Ctrl-C was pressed.
+        Interrupted: Ctrl-C was pressed, and ended the work.
     """
-    supervisor = _Supervisor(say)
+    supervisor = _Supervisor(say, on_interrupt=on_interrupt)
     runner = setting.runner()
     try:
         return runner.run(supervisor.watch(work))
@@ -95,14 +108,16 @@ def run(work: Coroutine[Any, Any, T], *, setting: Setting, say: Say, farewell: F
 class _Supervisor:
     """Sees whether the work came to rest, and speaks up when that takes long."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, *, on_interrupt: Callable[[], None] | None) -> None:
         self._say = say
+        self._on_interrupt = on_interrupt
         self.at_rest = False
 
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
         working = asyncio.ensure_future(work)
         try:
-            result = await asyncio.shield(working)
+            with _ctrl_c_as_before():
+                result = await self._result(working)
         except asyncio.CancelledError:
             working.cancel()
             await self._rest(working)
@@ -111,8 +126,42 @@ class _Supervisor:
             self.at_rest = working.done()
         return result
 
+    async def _result(self, working: "asyncio.Task[T]") -> T:
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            if self._on_interrupt is None:
+                raise
+            self._on_interrupt()
+        _cancel_at_next_ctrl_c()
+        return await asyncio.shield(working)
+
     async def _rest(self, working: "asyncio.Task[Any]") -> None:
         _, busy = await asyncio.wait({working}, timeout=PATIENCE)
         if busy:
             self._say("stopping; asking the service how its tasks stand takes up to 10 s, Ctrl-C again leaves at once")
             await asyncio.wait({working})
+
+
+def _cancel_at_next_ctrl_c() -> None:
+    """Make the next Ctrl-C what the first one is to the runner, which would raise at a second one, in whatever runs."""
+    task, loop, runners = asyncio.current_task(), asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+    assert task is not None
+    task.uncancel()
+
+    def cancel(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, runners)
+        loop.call_soon_threadsafe(task.cancel)
+
+    signal.signal(signal.SIGINT, cancel)
+
+
+@contextmanager
+def _ctrl_c_as_before() -> Iterator[None]:
+    """Whatever is done about Ctrl-C in here, the runner finds its own handler again, and gives it back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)

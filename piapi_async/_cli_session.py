@@ -45,7 +45,7 @@ def attend(
     fates = Fates(glance.say, on_cancel=given.get("on_cancel", "detach"), is_emulated=is_emulated)
 
     async def attended() -> T:
-        async with _session(is_emulated=is_emulated, observers=(fates, glance), **given) as session:
+        async with opened(is_emulated=is_emulated, observers=(fates, glance), **given) as session:
             return await work(session, fates)
 
     with glance:
@@ -63,14 +63,21 @@ def ask(
     """Do the work of one short question, without a display; the arguments are those of `attend` and of `run`."""
 
     async def asked() -> T:
-        async with _session(is_emulated=is_emulated, **given) as session:
+        async with opened(is_emulated=is_emulated, **given) as session:
             return await work(session)
 
     return run(asked(), setting=setting, say=Glance(Console(stderr=True)).say, farewell=farewell)
 
 
 @asynccontextmanager
-async def _session(*, is_emulated: bool, **given: Any) -> AsyncIterator[Session]:
+async def opened(*, is_emulated: bool = False, **given: Any) -> AsyncIterator[Session]:
+    """A session, on the real service or on an emulator of its own.
+
+    Args:
+        is_emulated: Whether to use a local emulator.
+
+        **given: What else the `Session` is to be made with.
+    """
     if not is_emulated:
         async with Session(**given) as session:
             yield session

@@ -205,7 +205,7 @@ def claim(db: "sqlite3.Connection", *, content: Content, key: str | None, owner:
     Raises:
         LedgerConflictError: The key is another request's.
     """
-    key = key or _next_key(db, fingerprint=content.fingerprint, owner=owner)
+    key = key or _next_key(db, content=content, owner=owner)
     row = find(db, key=key)
     if row is None:
         db.execute(
@@ -220,11 +220,11 @@ def claim(db: "sqlite3.Connection", *, content: Content, key: str | None, owner:
     return take(db, row=row, owner=owner, save=save, now=now)
 
 
-def _next_key(db: "sqlite3.Connection", *, fingerprint: str, owner: str) -> str:
-    asked = (owner, fingerprint)
+def _next_key(db: "sqlite3.Connection", *, content: Content, owner: str) -> str:
+    asked = (owner, content.fingerprint)
     db.execute("INSERT INTO asked VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET times = times + 1", asked)
     (times,) = db.execute("SELECT times FROM asked WHERE owner = ? AND fingerprint = ?", asked).fetchone()
-    return fingerprint if times == 1 else f"{fingerprint}-{times}"
+    return content.key(nth=times)
 
 
 def take(db: "sqlite3.Connection", *, row: Row, owner: str, save: bool, now: float) -> Claim:

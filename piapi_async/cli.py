@@ -13,9 +13,11 @@ from rich.console import Console
 
 from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
+from piapi_async._cli_batch import batch
 from piapi_async._cli_emulator import run_emulator
 from piapi_async._cli_family import FAMILY, account, upload
 from piapi_async._cli_fates import Fates
+from piapi_async._cli_ledger import ledger
 from piapi_async._cli_program import Program
 from piapi_async._cli_run import Setting, run
 from piapi_async._cli_screen import Board
@@ -158,5 +160,5 @@ def cancel(setting: Setting, /, *, task_id: str) -> None:
     click.echo(summary(ask(lambda session: session.cancel_task(task_id), setting=setting, farewell=farewell)))
 
 
-for command in (*FAMILY, upload, account, run_emulator):
+for command in (*FAMILY, batch, ledger, upload, account, run_emulator):
     program.add_command(command)

@@ -1,0 +1,391 @@
+"""`piapi-async batch`: all jobs of a file, with a ledger, so that the same command goes on after whatever ended it."""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, get_args
+
+import attrs
+import click
+from rich.console import Console
+
+from piapi_async import _cli_options as options
+from piapi_async import _cli_types as types
+from piapi_async._arguments import LocalImages
+from piapi_async._cli_batch_report import report_rows
+from piapi_async._cli_batch_screen import Tally
+from piapi_async._cli_jobs import FORMATS, JobsFile, MistakeError, Order
+from piapi_async._cli_program import FAILED, MISUSED, spoken
+from piapi_async._cli_run import Interrupted, Setting, run
+from piapi_async._cli_session import opened
+from piapi_async._jobs import OnDoubt
+from piapi_async._report import write_report
+from piapi_async._text import counted
+from piapi_async.batch import Batch
+from piapi_async.errors import LedgerError, PiAPIError
+from piapi_async.ledger import JobState, SQLiteLedger
+from piapi_async.prices import POINTS_PER_USD, PRICES
+from piapi_async.task import Submittable, WebhookConfig
+
+SHOWN = 20
+"""How many mistakes of the file are shown."""
+
+FRESH = 2.0
+"""Seconds between two looks into the ledger for the display."""
+
+_GOES_ON = "the same command goes on from here, and pays for nothing twice"
+_FACTS = ("jobs", "completed", "failed", "in_doubt", "unfinished", "pictures", "usd", "seconds", "ledger", "report")
+
+
+@attrs.frozen(kw_only=True)
+class Survey:
+    """What a file of jobs holds.
+
+    Attributes:
+        jobs: How many.
+
+        points: What they cost, if all of them are new.
+
+        mistakes: The first lines that are no job.
+
+        hidden: How many more there are.
+    """
+
+    jobs: int
+    points: int
+    mistakes: tuple[MistakeError, ...]
+    hidden: int
+
+
+@attrs.define(kw_only=True)
+class Plan:
+    """What the command is to do."""
+
+    jobs: JobsFile
+    total: int
+    ledger: Path
+    session: dict[str, Any]
+    batch: dict[str, Any]
+    report: Path | None
+    stopped: str = ""
+
+    def stream(self) -> Iterator[Submittable | tuple[Submittable, str]]:
+        """The jobs, as a batch takes them."""
+        for order in self.jobs.orders():
+            yield order.request if order.key is None else (order.request, order.key)
+
+
+@click.command(
+    epilog="Exit codes: 0 all jobs completed and saved; 1 some failed, are in doubt, or the batch stopped; 2 JOBS or an"
+    " option is wrong, and nothing was sent; 130 Ctrl-C. After 1 and 130 the same command goes on."
+)
+@click.argument("jobs", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), shell_complete=types.files)
+@options.out(".", about="Where the pictures go.")
+@click.option(
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What remembers the jobs.  [default: ledger.db in DIR]",
+)
+@click.option("--format", type=click.Choice(["jsonl", "csv"]), help="What JOBS is.  [default: by its ending]")
+@click.option("--dry-run", is_flag=True, help="Look at every line, say what it would cost, and send nothing.")
+@click.option("--max-in-flight", type=int, default=8, show_default=True, help="How many jobs to work on at once.")
+@click.option(
+    "--on-doubt",
+    type=click.Choice(get_args(OnDoubt)),
+    default="reconcile",
+    show_default=True,
+    help="When the answer to a submit was lost: look for its task; or stop, skip it, or look and then pay again. Only"
+    " 'resubmit' may ever pay twice.",
+)
+@click.option("--max-spend", type=types.number, metavar="USD", help="The most that all jobs of the ledger may cost.")
+@click.option("--deadline", type=types.seconds, metavar="SECONDS", help="When to begin no more, and to wait no longer.")
+@click.option("--webhook", metavar="URL", help="Where the service is to report the tasks as well.")
+@options.local_images
+@options.max_pixels
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a page with every job, input beside output.",
+)
+@options.as_json
+@options.setting
+def batch(
+    setting: Setting,
+    /,
+    *,
+    jobs: Path,
+    out: Path,
+    ledger: Path | None,
+    format: str | None,  # noqa: A002 - as the option is called
+    dry_run: bool,
+    max_in_flight: int,
+    on_doubt: OnDoubt,
+    max_spend: float | None,
+    deadline: float | None,
+    webhook: str | None,
+    local_images: LocalImages,
+    max_pixels: int | None,
+    report: Path | None,
+    is_json: bool,
+) -> int:
+    """Do all jobs of JOBS, a file of JSON lines or CSV, or - for stdin.
+
+    A line has the fields of a request: prompt, image (a file beside JOBS, a URL, or a pattern such as 'photos/*.jpg',
+    which makes a job of each file), task_type, model, lora (NAME:STRENGTH), control_net (TYPE:IMAGE), denoise and the
+    like, and perhaps a key, the job's name in the ledger. All lines are looked at before anything is paid for.
+
+    Killed, or stopped by Ctrl-C, the same command goes on where it was, and pays for nothing twice. The first Ctrl-C
+    waits for what is in flight, the second one does not.
+
+    To try it without a key run 'piapi-async emulator' in another window.
+    """
+    with _opened(jobs, format=format, out=out) as file, _warned_once():
+        survey = look_through(file)
+        if survey.mistakes:
+            return _refuse(survey)
+        if dry_run:
+            return _say_price(survey, is_json=is_json)
+        told = None if webhook is None else WebhookConfig(webhook)
+        plan = Plan(
+            jobs=file,
+            total=survey.jobs,
+            ledger=ledger or out / "ledger.db",
+            session={"local_images": local_images, "max_pixels": max_pixels},
+            batch={
+                "max_in_flight": max_in_flight,
+                "on_doubt": on_doubt,
+                "max_spend_usd": max_spend,
+                "save_to": out,
+                "deadline": deadline,
+                "webhook": told,
+            },
+            report=report,
+        )
+        return _carry_out(plan, setting=setting, is_json=is_json)
+
+
+# The file, looked through before anything else.
+
+
+@contextmanager
+def _opened(path: Path, *, format: str | None, out: Path) -> Iterator[JobsFile]:  # noqa: A002 - as above
+    is_stdin = str(path) == "-"
+    known = format or FORMATS.get(path.suffix.lower())
+    if known is None:
+        raise ValueError(f"--format must be given for {path}; endings that tell are {', '.join(FORMATS)}")
+    with click.open_file(str(path), "rb") as given, _seekable(given) as file:
+        folder = Path() if is_stdin else path.parent
+        yield JobsFile(file=file, name="stdin" if is_stdin else str(path), format=known, folder=folder, out=out)
+
+
+@contextmanager
+def _seekable(given: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The file, or a copy of what comes through a pipe, as it is read more than once."""
+    if given.seekable():
+        yield given
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(given, copy)
+        yield copy
+
+
+def look_through(jobs: JobsFile) -> Survey:
+    """Read the whole file, and sum up."""
+    found = points = hidden = 0
+    mistakes: list[MistakeError] = []
+    keys: dict[str, int] = {}
+    for item in jobs.read():
+        problem = item if isinstance(item, MistakeError) else _known(item, keys=keys, name=jobs.name)
+        if isinstance(item, Order) and problem is None:
+            found += 1
+            points += PRICES.points(item.request) or 0
+        elif len(mistakes) < SHOWN and problem is not None:
+            mistakes.append(problem)
+        else:
+            hidden += 1
+    if not found and not mistakes:
+        mistakes.append(MistakeError(jobs.name, 1, "it holds no jobs"))
+    return Survey(jobs=found, points=points, mistakes=tuple(mistakes), hidden=hidden)
+
+
+def _known(order: Order, *, keys: dict[str, int], name: str) -> MistakeError | None:
+    if order.key is None:
+        return None
+    first = keys.setdefault(order.key, order.number)
+    if first == order.number:
+        return None
+    return MistakeError(name, order.number, f"key {order.key!r} is that of line {first} already")
+
+
+def _refuse(survey: Survey) -> int:
+    for mistake in survey.mistakes:
+        click.echo(f"error: {mistake}", err=True)
+    if survey.hidden:
+        click.echo(f"error: and {survey.hidden:,} more", err=True)
+    return MISUSED
+
+
+def _say_price(survey: Survey, *, is_json: bool) -> int:
+    usd = survey.points / POINTS_PER_USD
+    words = f"{counted(survey.jobs, 'job')}, about {usd:,.4f} USD if all are new, by the prices of {PRICES.as_of}"
+    click.echo(json.dumps({"jobs": survey.jobs, "usd": usd}) if is_json else words)
+    return 0
+
+
+@contextmanager
+def _warned_once() -> Iterator[None]:
+    """A warning that ten thousand lines give is shown once."""
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def once(message: Warning | str, *where: Any, **more: Any) -> None:
+            if str(message) not in shown:
+                shown.add(str(message))
+                show(message, *where, **more)
+
+        warnings.showwarning = once
+        yield
+
+
+# The batch itself.
+
+
+def _carry_out(plan: Plan, *, setting: Setting, is_json: bool) -> int:
+    plan.ledger.parent.mkdir(parents=True, exist_ok=True)
+    tally = Tally(Console(stderr=True), total=plan.total)
+    stopping = _Stopping(tally)
+
+    def farewell(*, at_rest: bool) -> Iterator[str]:
+        yield f"tasks in flight go on and may be billed; {_GOES_ON}"
+        if not at_rest:
+            yield f"a submit may have been under way; 'piapi-async ledger show {plan.ledger}' tells what is in doubt"
+
+    with tally:
+        work = _work(plan, tally=tally, stopping=stopping)
+        run(work, setting=setting, say=tally.say, farewell=farewell, on_interrupt=stopping)
+    summary = _summary(plan, tally)
+    if plan.report is not None:
+        click.echo("writing the report", err=True)
+        _write(plan, tally=tally)
+    click.echo(json.dumps(summary) if is_json else _as_text(summary))
+    return _verdict(plan, summary, stopping=stopping)
+
+
+class _Stopping:
+    """What the first Ctrl-C does."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self.batch: Batch | None = None
+        self.was_asked = False
+
+    def __call__(self) -> None:
+        self.was_asked = True
+        self._tally.say("stopping: no more jobs are begun; waiting for what is in flight, Ctrl-C again lets it go")
+        if self.batch is not None:
+            self.batch.stop()
+
+
+async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
+    async with (
+        SQLiteLedger(plan.ledger) as ledger,
+        opened(observers=[tally], **plan.session) as session,
+        Batch(session, ledger=ledger, **plan.batch) as batch,
+        _fresh(tally, ledger=ledger),
+    ):
+        stopping.batch = batch
+        batch.add_many(plan.stream())
+        try:
+            async for outcome in batch:
+                tally.take(outcome)
+        except (PiAPIError, OSError) as error:
+            plan.stopped = spoken(error)
+
+
+@asynccontextmanager
+async def _fresh(tally: Tally, *, ledger: SQLiteLedger) -> AsyncIterator[None]:
+    """Show what the ledger says, from time to time and at the end."""
+
+    async def look() -> None:
+        with suppress(LedgerError):
+            counts, usd = await ledger.counts(), await ledger.spent()
+            tally.refresh(usd=usd, in_doubt=counts[JobState.IN_DOUBT])
+
+    async def watch() -> None:
+        while True:
+            await look()
+            await asyncio.sleep(FRESH)
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+        await look()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _summary(plan: Plan, tally: Tally) -> dict[str, Any]:
+    counts = tally.counts
+    rest = plan.total - counts["completed"] - counts["failed"] - counts["in_doubt"]
+    return {
+        "jobs": plan.total,
+        "completed": counts["completed"],
+        "failed": counts["failed"],
+        "in_doubt": counts["in_doubt"],
+        "unfinished": rest,
+        "pictures": tally.pictures,
+        "usd": tally.usd,
+        "seconds": round(tally.now, 3),
+        "stopped": plan.stopped or None,
+        "ledger": str(plan.ledger),
+        "report": plan.report and str(plan.report),
+    }
+
+
+def _as_text(summary: dict[str, Any]) -> str:
+    """The summary for people, one fact a line; what is none is left out."""
+    shown = {**summary, "usd": f"{summary['usd']:,.4f} by the ledger, in all", "seconds": f"{summary['seconds']:,.1f}"}
+    always = ("jobs", "completed", "pictures")
+    lines = [f"{name.replace('_', ' '):<10} {shown[name]}" for name in _FACTS if shown[name] or name in always]
+    return "\n".join(lines)
+
+
+def _write(plan: Plan, *, tally: Tally) -> None:
+    assert plan.report is not None
+    rows = report_rows(plan.jobs, ledger=str(plan.ledger), reasons=tally.reasons)
+    about = {"jobs": plan.jobs.name, "ledger": str(plan.ledger), **({"stopped": plan.stopped} if plan.stopped else {})}
+    write_report(rows, plan.report, title=f"Batch {plan.jobs.name}", about=about)
+
+
+def _verdict(plan: Plan, summary: dict[str, Any], *, stopping: _Stopping) -> int:
+    """The exit code, and what is to be said with it."""
+    if summary["completed"] == plan.total:
+        return 0
+    said = list(_left(plan, summary))
+    if stopping.was_asked:
+        raise Interrupted(said, leave=sys.exit)
+    for line in said:
+        click.echo(line, err=True)
+    return FAILED
+
+
+def _left(plan: Plan, summary: dict[str, Any]) -> Iterator[str]:
+    if plan.stopped:
+        yield f"error: the batch stopped: {plan.stopped}"
+    if summary["unfinished"]:
+        yield f"{counted(summary['unfinished'], 'job')} of {plan.total:,} remain; {_GOES_ON}"
+    if summary["in_doubt"]:
+        yield (
+            f"{counted(summary['in_doubt'], 'job')} in doubt, each may have a task that is billed;"
+            f" 'piapi-async ledger show {plan.ledger}' tells which"
+        )

@@ -1,0 +1,95 @@
+"""The rows of a batch's report: what JOBS asks for beside what the ledger knows of it, a few at a time."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from piapi_async._canonical import content_of
+from piapi_async._cli_jobs import JobsFile, Order
+from piapi_async._cli_program import spoken
+from piapi_async._report import ReportRow
+from piapi_async.ledger import JobState, Row, SQLiteLedger
+from piapi_async.prices import POINTS_PER_USD
+from piapi_async.task import Submittable
+
+LOST = "the answer to its submit was lost: a task may exist and may be billed"
+
+
+def report_rows(jobs: JobsFile, *, ledger: str, reasons: Mapping[str, str]) -> Iterator[ReportRow]:
+    """A row for each job, in the order of the file.
+
+    Args:
+        jobs: The file.
+
+        ledger: That of the batch.
+
+        reasons: Why jobs failed in this run, by their keys; of what failed before, the ledger knows.
+    """
+    asked: Counter[str] = Counter()
+    with asyncio.Runner() as runner:
+        book = SQLiteLedger(ledger)
+        try:
+            for order in jobs.orders():
+                yield runner.run(_row(order, book=book, asked=asked, reasons=reasons))
+        finally:
+            runner.run(book.aclose())
+
+
+async def _row(order: Order, *, book: SQLiteLedger, asked: Counter[str], reasons: Mapping[str, str]) -> ReportRow:
+    try:
+        key = order.key or await _next_key(order.request, asked=asked)
+    except OSError as error:
+        return _report_row("", None, order.request, reason=spoken(error))
+    return _report_row(key, await book.get(key), order.request, reason=reasons.get(key, ""))
+
+
+async def _next_key(request: Submittable, *, asked: Counter[str]) -> str:
+    content = await content_of(request)
+    asked[content.fingerprint] += 1
+    return content.key(nth=asked[content.fingerprint])
+
+
+def _report_row(key: str, row: Row | None, request: Submittable, *, reason: str) -> ReportRow:
+    state = JobState.PLANNED if row is None else row.state
+    info = None if row is None else row.info
+    settings, pictures = _settings(request.input)
+    return ReportRow(
+        key=key,
+        state="refused" if state is JobState.PLANNED and reason else str(state),
+        prompt=str(request.input["prompt"]),
+        model=request.model,
+        task_type=request.task_type,
+        settings=settings,
+        task_id=None if row is None else row.task_id,
+        seconds=None if info is None or info.seconds is None else max(0.0, info.seconds),
+        usd=row.points / POINTS_PER_USD if row is not None and row.points else None,
+        reason=reason or _reason(row),
+        inputs=pictures,
+        outputs=(row and row.paths) or (),
+    )
+
+
+def _reason(row: Row | None) -> str:
+    """What the ledger knows of why there are no pictures."""
+    if row is None or row.state in (JobState.PLANNED, JobState.SUBMITTED):
+        return ""
+    if row.info is None:
+        return LOST
+    return row.error or ("" if row.state is JobState.COMPLETED else row.info.reason)
+
+
+def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """A request's fields but for the prompt, and its pictures apart."""
+    settings: dict[str, Any] = {}
+    pictures = [given["image"]] if "image" in given else []
+    for name, value in given.items():
+        if isinstance(value, list):
+            settings[name] = [{key: item for key, item in part.items() if key not in _PICTURES} for part in value]
+            pictures += [part[key] for part in value for key in _PICTURES if key in part]
+        elif name not in ("prompt", "image"):
+            settings[name] = value
+    return settings, pictures
+
+
+_PICTURES = ("control_image", "lora_image")
