@@ -383,7 +383,7 @@ def _left(plan: Plan, summary: dict[str, Any]) -> Iterator[str]:
     if plan.stopped:
         yield f"error: the batch stopped: {plan.stopped}"
     if summary["unfinished"]:
-        yield f"{counted(summary['unfinished'], 'job')} of {plan.total:,} remain; {_GOES_ON}"
+        yield f"{summary['unfinished']:,} of {counted(plan.total, 'job')} remain; {_GOES_ON}"
     if summary["in_doubt"]:
         yield (
             f"{counted(summary['in_doubt'], 'job')} in doubt, each may have a task that is billed;"

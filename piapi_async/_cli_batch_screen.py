@@ -12,6 +12,7 @@ from piapi_async import errors, events
 from piapi_async._cli_program import spoken
 from piapi_async._cli_screen import Screen
 from piapi_async._outcomes import Failed, Outcome
+from piapi_async._text import counted
 from piapi_async.task import TaskInfo
 
 PAUSE = 10.0
@@ -118,7 +119,7 @@ class Tally(Screen):
 
     def facts(self) -> Iterator[str]:
         """How it stands, in a few words each."""
-        yield f"{self.done:,} of {self.total:,}"
+        yield f"{self.done:,} of {counted(self.total, 'job')}"
         rate = (len(self._times) - 1) / max(self.now - self._times[0], 1e-3)
         if rate:
             yield f"{60 * rate:,.0f} a minute"

@@ -43,8 +43,8 @@ def test_python_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_blocks_were_found() -> None:
-    """The README shows the main job, the requests, pictures out, the errors and the emulator in Python."""
-    assert len(BLOCKS) == 5
+    """The README shows the main job, the requests, pictures out, the errors, batches and the emulator in Python."""
+    assert len(BLOCKS) == 6
 
 
 def test_the_plugins_example_is_shown() -> None:
@@ -52,15 +52,34 @@ def test_the_plugins_example_is_shown() -> None:
     assert [block for block in SHOWN if block in EXAMPLE] == EXAMPLE
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_refusals(tmp_path: Path) -> None:
-    """Each documented refusal is provoked by the command that the emulator's chapter gives for it."""
-    block = re.search(r"<!-- refusals -->\n```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def run_block(mark: str, directory: Path) -> tuple[str, str]:
+    """The block of that mark, and what it prints as it stands, but for the port and the way to the programs."""
+    block = re.search(rf"<!-- {mark} -->\n```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert block is not None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     script = block[1].replace("8123", str(port)).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    told = re.findall(r" -> (\d+)$", done.stdout, re.MULTILINE)
-    assert told == re.findall(r"# (\d{3})\b", block[1].replace("# accepted", "# 200"))
+    done = subprocess.run(["bash", "-c", script], cwd=directory, capture_output=True, text=True, check=False)
+    return block[1], done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_refusals(tmp_path: Path) -> None:
+    """Each documented refusal is provoked by the command that the emulator's chapter gives for it."""
+    block, told = run_block("refusals", tmp_path)
+    answers = re.findall(r" -> (\d+)$", told, re.MULTILINE)
+    assert answers == re.findall(r"# (\d{3})\b", block.replace("# accepted", "# 200"))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_a_batch_survives(tmp_path: Path) -> None:
+    """The batch that is killed and started again has its forty pictures, and was charged once for each."""
+    _, told = run_block("batch", tmp_path)
+    assert re.search(r"^submitted +20$", told, re.MULTILINE)
+    assert len(re.findall(r"^completed +40$", told, re.MULTILINE)) == 2
+    assert re.findall(r'^"charges": *(\d+)$', told, re.MULTILINE) == ["40"]
+    pictures = sorted((tmp_path / "bears").glob("*.png"))
+    assert len(pictures) == 40
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert (tmp_path / "bears.html").read_text(encoding="utf-8").count('"completed"') >= 40
