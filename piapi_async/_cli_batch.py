@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, get_args
@@ -95,7 +95,9 @@ class Plan:
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv"]), help="What JOBS is.  [default: by its ending]")
 @click.option("--dry-run", is_flag=True, help="Look at every line, say what it would cost, and send nothing.")
-@click.option("--max-in-flight", type=int, default=8, show_default=True, help="How many jobs to work on at once.")
+@click.option(
+    "--max-in-flight", type=click.IntRange(1), default=8, show_default=True, help="How many jobs to work on at once."
+)
 @click.option(
     "--on-doubt",
     type=click.Choice(get_args(OnDoubt)),
@@ -273,10 +275,10 @@ def _carry_out(plan: Plan, *, setting: Setting, is_json: bool) -> int:
         work = _work(plan, tally=tally, stopping=stopping)
         run(work, setting=setting, say=tally.say, farewell=farewell, on_interrupt=stopping)
     summary = _summary(plan, tally)
+    click.echo(json.dumps(summary) if is_json else _as_text(summary))
     if plan.report is not None:
         click.echo("writing the report", err=True)
-        _write(plan, tally=tally)
-    click.echo(json.dumps(summary) if is_json else _as_text(summary))
+        _write(plan, report=plan.report, reasons=tally.reasons)
     return _verdict(plan, summary, stopping=stopping)
 
 
@@ -291,8 +293,8 @@ class _Stopping:
     def __call__(self) -> None:
         self.was_asked = True
         self._tally.say("stopping: no more jobs are begun; waiting for what is in flight, Ctrl-C again lets it go")
-        if self.batch is not None:
-            self.batch.stop()
+        assert self.batch is not None  # it is made in the first step of the work
+        self.batch.stop()
 
 
 async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
@@ -360,11 +362,11 @@ def _as_text(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _write(plan: Plan, *, tally: Tally) -> None:
-    assert plan.report is not None
-    rows = report_rows(plan.jobs, ledger=str(plan.ledger), reasons=tally.reasons)
-    about = {"jobs": plan.jobs.name, "ledger": str(plan.ledger), **({"stopped": plan.stopped} if plan.stopped else {})}
-    write_report(rows, plan.report, title=f"Batch {plan.jobs.name}", about=about)
+def _write(plan: Plan, *, report: Path, reasons: Mapping[str, str]) -> None:
+    rows = report_rows(plan.jobs, ledger=plan.ledger, reasons=reasons)
+    about = {"jobs": plan.jobs.name, "ledger": str(plan.ledger), "stopped": plan.stopped}
+    given = {name: value for name, value in about.items() if value}
+    write_report(rows, report, title=f"Batch {plan.jobs.name}", about=given)
 
 
 def _verdict(plan: Plan, summary: dict[str, Any], *, stopping: _Stopping) -> int:

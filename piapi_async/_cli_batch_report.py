@@ -3,11 +3,11 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from piapi_async._canonical import content_of
-from piapi_async._cli_jobs import JobsFile, Order
-from piapi_async._cli_program import spoken
+from piapi_async._cli_jobs import JobsFile, MistakeError, Order
 from piapi_async._report import ReportRow
 from piapi_async.ledger import JobState, Row, SQLiteLedger
 from piapi_async.prices import POINTS_PER_USD
@@ -16,7 +16,7 @@ from piapi_async.task import Submittable
 LOST = "the answer to its submit was lost: a task may exist and may be billed"
 
 
-def report_rows(jobs: JobsFile, *, ledger: str, reasons: Mapping[str, str]) -> Iterator[ReportRow]:
+def report_rows(jobs: JobsFile, *, ledger: Path, reasons: Mapping[str, str]) -> Iterator[ReportRow]:
     """A row for each job, in the order of the file.
 
     Args:
@@ -30,17 +30,17 @@ def report_rows(jobs: JobsFile, *, ledger: str, reasons: Mapping[str, str]) -> I
     with asyncio.Runner() as runner:
         book = SQLiteLedger(ledger)
         try:
-            for order in jobs.orders():
-                yield runner.run(_row(order, book=book, asked=asked, reasons=reasons))
+            for item in jobs.read():
+                if isinstance(item, MistakeError):
+                    yield ReportRow(key="", state="refused", reason=str(item))  # the file is not what it was
+                else:
+                    yield runner.run(_row(item, book=book, asked=asked, reasons=reasons))
         finally:
             runner.run(book.aclose())
 
 
 async def _row(order: Order, *, book: SQLiteLedger, asked: Counter[str], reasons: Mapping[str, str]) -> ReportRow:
-    try:
-        key = order.key or await _next_key(order.request, asked=asked)
-    except OSError as error:
-        return _report_row("", None, order.request, reason=spoken(error))
+    key = order.key or await _next_key(order.request, asked=asked)
     return _report_row(key, await book.get(key), order.request, reason=reasons.get(key, ""))
 
 
@@ -74,9 +74,7 @@ def _reason(row: Row | None) -> str:
     """What the ledger knows of why there are no pictures."""
     if row is None or row.state in (JobState.PLANNED, JobState.SUBMITTED):
         return ""
-    if row.info is None:
-        return LOST
-    return row.error or ("" if row.state is JobState.COMPLETED else row.info.reason)
+    return LOST if row.info is None else row.error or ""
 
 
 def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

@@ -9,6 +9,7 @@ import csv
 import glob
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -107,8 +108,8 @@ class JobsFile:
 
         folder: Where its relative paths begin.
 
-        out: The folder of the results, in which no pattern may find its pictures: started again, the batch would take
-            results for sources.
+        out: The folder of the results, in which no pattern finds anything: started again, the batch would take results
+            for sources.
     """
 
     file: IO[bytes]
@@ -161,12 +162,14 @@ class JobsFile:
         if key is not None:
             raise ValueError(f"key {key!r} cannot be that of all files of the pattern {image!r}; leave it out")
         found = sorted(path for path in map(self.folder.joinpath, self._found(image)) if path.is_file())
-        if not found:
-            raise ValueError(f"image {image!r} finds no file")
         results = self.out.resolve()
-        if any(path.parent.resolve() == results for path in found):
-            raise ValueError(f"image {image!r} finds files in {self.out}, where the results go; choose another --out")
-        yield from ({"image": str(path.absolute())} for path in found)
+        sources = [path for path in found if path.parent.resolve() != results]
+        where = f" but in {self.out}, where the results go; choose another --out" if found else ""
+        if not sources:
+            raise ValueError(f"image {image!r} finds no file{where}")
+        if len(sources) < len(found):
+            warnings.warn(f"image {image!r} leaves out what is in {self.out}, where the results go", stacklevel=2)
+        yield from ({"image": str(path.absolute())} for path in sources)
 
     def _found(self, pattern: str) -> Sequence[str]:
         return glob.glob(pattern, root_dir=self.folder, recursive=True)  # noqa: PTH207 - `Path.glob` takes no absolute one
@@ -285,7 +288,7 @@ def _json(lines: Lines) -> Iterator[Given]:
 
 
 def _object(text: str) -> Mapping[str, Any]:
-    found = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once_each)
+    found = json.loads(text.rstrip(), parse_constant=_no_constant, object_pairs_hook=_once_each)
     if not isinstance(found, dict):
         raise _checks.refuse(TypeError, name="a line", allowed="a JSON object", value=found)
     return found
