@@ -116,8 +116,7 @@ class _Supervisor:
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
         working = asyncio.ensure_future(work)
         try:
-            with _ctrl_c_as_before():
-                result = await self._result(working)
+            result = await self._result(working)
         except asyncio.CancelledError:
             working.cancel()
             await self._rest(working)
@@ -133,8 +132,8 @@ class _Supervisor:
             if self._on_interrupt is None:
                 raise
             self._on_interrupt()
-        _cancel_at_next_ctrl_c()
-        return await asyncio.shield(working)
+        with _next_ctrl_c_cancels():
+            return await asyncio.shield(working)
 
     async def _rest(self, working: "asyncio.Task[Any]") -> None:
         _, busy = await asyncio.wait({working}, timeout=PATIENCE)
@@ -143,7 +142,8 @@ class _Supervisor:
             await asyncio.wait({working})
 
 
-def _cancel_at_next_ctrl_c() -> None:
+@contextmanager
+def _next_ctrl_c_cancels() -> Iterator[None]:
     """Make the next Ctrl-C what the first one is to the runner, which would raise at a second one, in whatever runs."""
     task, loop, runners = asyncio.current_task(), asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
     assert task is not None
@@ -154,14 +154,9 @@ def _cancel_at_next_ctrl_c() -> None:
         loop.call_soon_threadsafe(task.cancel)
 
     signal.signal(signal.SIGINT, cancel)
-
-
-@contextmanager
-def _ctrl_c_as_before() -> Iterator[None]:
-    """Whatever is done about Ctrl-C in here, the runner finds its own handler again, and gives it back."""
-    before = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
+        # The runner gives back what was before it, if it finds its own.
+        if signal.getsignal(signal.SIGINT) is cancel:
+            signal.signal(signal.SIGINT, runners)

@@ -24,8 +24,9 @@ from piapi_async import errors, events, flux
 from piapi_async._cli_batch_report import report_rows
 from piapi_async._cli_batch_screen import SHOWN, Tally
 from piapi_async._cli_jobs import COLUMNS, KINDS, JobsFile, MistakeError, Order
-from piapi_async._outcomes import Failed
+from piapi_async._outcomes import Failed, Succeeded
 from piapi_async.emulator import Constant, Emulator
+from piapi_async.task import TaskInfo, TaskStatus
 
 LINK = "https://example.com/a.jpg"
 GOES_ON = "the same command goes on from here, and pays for nothing twice"
@@ -334,6 +335,14 @@ class TestCtrlC:
         assert (result.exit_code, ground.left) == (130, [130])
         assert result.stderr.splitlines()[-1].startswith("a submit may have been under way; ")
 
+    def test_thrice_in_a_moment(self, ground: Ground) -> None:
+        """A third that comes before the second was heeded leaves as well."""
+        ground.interrupt(after=1.0)
+        ground.interrupt(after=2.0)
+        ground.interrupt(after=2.0)
+        result = ground("batch", bears(1))
+        assert (result.exit_code, ground.left) == (130, [130])
+
     def test_handler_is_given_back(self, ground: Ground) -> None:
         """After a batch that was interrupted, Ctrl-C is what it was."""
         ground.interrupt(after=2.0)
@@ -424,9 +433,14 @@ class TestTally:
         """The rate is made from what was done in this run, and what is left has hours."""
         tally, clock = tallied(total=1000)
         clock.now = 10.0
+        info = TaskInfo(task_id="a", status=TaskStatus.COMPLETED)
+        tally.take(Succeeded(key="a", request=flux.Txt2Img(prompt="a"), info=info))
+        assert list(tally.facts())[:2] == ["1 of 1,000 jobs", "0.0000 USD spent"]
         tally.take(failure(errors.PiAPIError("no")))
-        facts = list(tally.facts())
-        assert facts[:3] == ["1 of 1,000 jobs", "6 a minute", "2:46:30 left"]
+        assert list(tally.facts())[:3] == ["2 of 1,000 jobs", "6 a minute", "2:46:20 left"]
+        tally(events.Looked(info=info))
+        tally.take(Succeeded(key="b", request=flux.Txt2Img(prompt="a"), info=info))
+        assert "12 a minute" in list(tally.facts())
 
     def test_in_flight(self) -> None:
         """A task is in flight until it is over or let go."""
