@@ -581,7 +581,7 @@ async def test_rows_can_be_put_in_order(tab: Tab) -> None:
         shown = await order(tab, word)
         assert shown == [f"row-{n:04}" for n in meant[: len(shown)]]
     await scroll(tab, "document.body.scrollHeight")
-    assert await tab.js("[...document.querySelectorAll('#rows .cost')].at(-1).textContent") == ""
+    await tab.until("[...document.querySelectorAll('#rows .cost')].at(-1).textContent === ''")
     assert (await order(tab, "added"))[0] == f"row-{len(HOSTILE):04}"
 
 
