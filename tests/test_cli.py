@@ -735,7 +735,7 @@ def test_files_are_named_as_asked(ground: Ground, tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["--max-spend", "-1"], "error: --max-spend must be US dollars >= 0, or None for no limit, got -1.0"),
-        (["--max-spend", "0"], "and 0.0000 USD of --max-spend=0 are spent or in flight; nothing was sent"),
+        (["--max-spend", "0"], "and 0.0000 USD of --max-spend 0 are spent or in flight; nothing was sent"),
         (["--max-pixels", "0"], "error: --max-pixels must be a whole number >= 1, got 0"),
     ],
 )

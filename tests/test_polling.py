@@ -560,3 +560,11 @@ def model(script: list[Seen], *, looks: int, most: int) -> Seen | None:
         if seen is DONE or row == most:
             return seen
     return None
+
+
+async def test_an_alarm_nobody_waits_for_is_silent() -> None:
+    """A wait that is cancelled in the very moment in which its pause ends leaves nothing to complain of."""
+    ringing, _alarm = Clock().alarm(0.0)
+    ringing.cancel()
+    await asyncio.sleep(0.01)
+    assert ringing.cancelled()

@@ -43,8 +43,8 @@ def test_python_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_blocks_were_found() -> None:
-    """The README shows the main job, the requests, pictures out, the errors, batches and the emulator in Python."""
-    assert len(BLOCKS) == 6
+    """The README shows the main job, the requests, pictures out, many at once, the errors, batches and the emulator in Python."""
+    assert len(BLOCKS) == 7
 
 
 def test_the_plugins_example_is_shown() -> None:
