@@ -43,7 +43,7 @@ def test_python_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_blocks_were_found() -> None:
-    """The README shows the main job, the requests, pictures out, many at once, the errors, batches and the emulator in Python."""
+    """The README shows each of its chapters for programmers in Python."""
     assert len(BLOCKS) == 7
 
 
