@@ -23,8 +23,7 @@ from contextlib import suppress
 
 import aiohttp
 import peers_server
-from overhead import resident
-from peers_clients import BODY
+from overhead import BODY, resident
 
 from piapi_async import Backoff, Img2Img, Learned, Polling, Session, WaitTimeoutError
 from piapi_async.events import Submitted

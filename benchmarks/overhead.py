@@ -51,24 +51,24 @@ async def ours(url: str, *, tasks: int) -> dict[str, float]:
 
 async def bare(url: str, *, tasks: int) -> dict[str, float]:
     """The same requests with aiohttp alone."""
-    looks = 0
-
-    async def run(http: aiohttp.ClientSession) -> str:
-        nonlocal looks
-        async with http.post(f"{url}/api/v1/task", json=BODY) as response:
-            task = (await response.json())["data"]
-        pause = 1.0
-        while task["status"] != "completed":
-            await asyncio.sleep(min(15.0, pause + 0.5 * random.random()))
-            pause *= 1.5
-            async with http.get(f"{url}/api/v1/task/{task['task_id']}") as response:
-                task = (await response.json())["data"]
-            looks += 1
-        return str(task["task_id"])
-
     async with aiohttp.ClientSession(headers={"X-API-Key": KEY}) as http:
-        ids = await asyncio.gather(*(run(http) for _ in range(tasks)))
-    return {"completed": len(ids), "ids": len(set(ids)), "looks": looks}
+        ends = await asyncio.gather(*(wait_bare(http, url=url) for _ in range(tasks)))
+    ids = [task_id for task_id, _ in ends]
+    return {"completed": len(ids), "ids": len(set(ids)), "looks": sum(looks for _, looks in ends)}
+
+
+async def wait_bare(http: aiohttp.ClientSession, *, url: str) -> tuple[str, int]:
+    """Submit one task and look until it is over, by the pauses of `Backoff()`: its id, and how many looks it took."""
+    async with http.post(f"{url}/api/v1/task", json=BODY) as response:
+        task = (await response.json())["data"]
+    pause, looks = 1.0, 0
+    while task["status"] != "completed":
+        await asyncio.sleep(min(15.0, pause + 0.5 * random.random()))
+        pause *= 1.5
+        async with http.get(f"{url}/api/v1/task/{task['task_id']}") as response:
+            task = (await response.json())["data"]
+        looks += 1
+    return str(task["task_id"]), looks
 
 
 async def memory(url: str, *, tasks: int) -> dict[str, float]:

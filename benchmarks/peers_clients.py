@@ -8,7 +8,6 @@ import gc
 import importlib
 import json
 import os
-import random
 import resource
 import sys
 import time
@@ -18,15 +17,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
+from overhead import wait_bare
 
 Job = Callable[[], Awaitable[str]]
 """Submits one task, waits for it, and gives its id."""
-
-BODY = {
-    "model": "Qubico/flux1-schnell",
-    "task_type": "img2img",
-    "input": {"prompt": "a bear", "image": "https://example.com/a.jpg"},
-}
 
 
 def _ours(price: float) -> Callable[[str], AbstractAsyncContextManager[Job]]:
@@ -51,15 +45,7 @@ async def bare(url: str) -> AsyncIterator[Job]:
     async with aiohttp.ClientSession(headers={"X-API-Key": "key"}) as http:
 
         async def job() -> str:
-            async with http.post(f"{url}/api/v1/task", json=BODY) as response:
-                task = (await response.json())["data"]
-            pause = 1.0
-            while task["status"] != "completed":
-                await asyncio.sleep(min(15.0, pause + 0.5 * random.random()))
-                pause *= 1.5
-                async with http.get(f"{url}/api/v1/task/{task['task_id']}") as response:
-                    task = (await response.json())["data"]
-            return str(task["task_id"])
+            return (await wait_bare(http, url=url))[0]
 
         yield job
 

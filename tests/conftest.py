@@ -2,13 +2,18 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from piapi_async.testing import VirtualTimeLoop
+
+if TYPE_CHECKING:
+    from ground import Ground
 
 EMULATOR_TESTS = Path(__file__).parent / "emulator"
 
@@ -45,3 +50,23 @@ def clean_environment() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("PIAPI_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="module")
+def heed_ctrl_c() -> Iterator[None]:
+    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def ground(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Iterator[Ground]":
+    """A fresh emulator for commands, and an empty directory to work in."""
+    from ground import Ground
+
+    monkeypatch.chdir(tmp_path)
+    ground = Ground(monkeypatch)
+    yield ground
+    for runner in ground.runners:
+        runner.close()

@@ -35,22 +35,7 @@ from piapi_async.task import Image, TaskInfo, TaskStatus
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def heed_ctrl_c() -> Iterator[None]:
-    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def ground(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ground]:
-    """A fresh emulator, and an empty directory to work in."""
-    monkeypatch.chdir(tmp_path)
-    ground = Ground(monkeypatch)
-    yield ground
-    for runner in ground.runners:
-        runner.close()
+pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
 
 
 def line(result: Result) -> str:

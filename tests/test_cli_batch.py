@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,7 @@ LINK = "https://example.com/a.jpg"
 GOES_ON = "the same command goes on from here, and pays for nothing twice"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def heed_ctrl_c() -> Iterator[None]:
-    """Heed SIGINT here, also where a shell started the tests in the background, without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def ground(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ground]:
-    """A fresh emulator, and an empty directory to work in."""
-    monkeypatch.chdir(tmp_path)
-    ground = Ground(monkeypatch)
-    yield ground
-    for runner in ground.runners:
-        runner.close()
+pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
 
 
 def bears(count: int, **more: Any) -> str:
