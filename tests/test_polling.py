@@ -564,7 +564,9 @@ def model(script: list[Seen], *, looks: int, most: int) -> Seen | None:
 
 async def test_an_alarm_nobody_waits_for_is_silent() -> None:
     """A wait that is cancelled in the very moment in which its pause ends leaves nothing to complain of."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
     ringing, _alarm = Clock().alarm(0.0)
     ringing.cancel()
     await asyncio.sleep(0.01)
-    assert ringing.cancelled()
+    assert complaints == []
