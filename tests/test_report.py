@@ -423,10 +423,9 @@ async def search(tab: Tab, words: str) -> Any:
 
 
 async def order(tab: Tab, word: str) -> Any:
-    """Choose an order; the keys in sight."""
-    await tab.js(f"{{ const sort = document.querySelector('#sort'); sort.value = '{word}';"
-                 "sort.dispatchEvent(new Event('change')) }")  # fmt: skip
-    return await tab.js(SHOWN)
+    """Choose an order; the keys in sight at once, before the next frame."""
+    choose = f"const sort = document.querySelector('#sort'); sort.value = '{word}';"
+    return await tab.js(f"(() => {{ {choose} sort.dispatchEvent(new Event('change')); return {SHOWN} }})()")
 
 
 async def scroll(tab: Tab, to: str) -> None:

@@ -84,10 +84,10 @@
     shown = inOrder([...items.keys()].filter(matches));
     byId("count").textContent = `${number(shown.length)} of ${number(items.length)}`;
     byId("empty").hidden = shown.length > 0;
+    const beyond = list.getBoundingClientRect().top - byId("bar").offsetHeight;
+    if (beyond < 0) scrollBy(0, beyond); // to the first of them, before any is made
     range = [];
     render();
-    const beyond = list.getBoundingClientRect().top - byId("bar").offsetHeight;
-    if (beyond < 0) scrollBy(0, beyond); // to the first of them
   }
 
   function searched({ key, prompt, id, reason }) {
