@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final, Self
 
@@ -42,23 +43,52 @@ def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
 
 
 @attrs.define(eq=False)
+class Fit:
+    """The best looks by some durations; each part is made when it is first asked for, since most are not."""
+
+    samples: tuple[Sample, ...]
+    price: float
+
+    @cached_property
+    def curve(self) -> Curve:
+        """How long the tasks take."""
+        return estimate([seconds for seconds, _ in self.samples])
+
+    @cached_property
+    def whole(self) -> Plan:
+        """The best looks at tasks of which no more is known."""
+        return plan(self.curve, price=self.price)
+
+    @cached_property
+    def running(self) -> Plan | None:
+        """The best looks at tasks that run, by the time they do so; `None` while too little is known of that."""
+        works = [max(seconds - queued, BRIEFEST) for seconds, queued in self.samples if queued is not None]
+        return plan(estimate(works), price=self.price) if 2 * len(works) > len(self.samples) else None
+
+    @cached_property
+    def queued(self) -> Plan | None:
+        """The best looks at tasks that wait for a worker; `None` while too little is known of that."""
+        if self.running is None:
+            return None
+        waits = [max(queued, BRIEFEST) for _, queued in self.samples if queued is not None]
+        return plan_queued(estimate(waits), totals=self.curve, running=self.running)
+
+
+@attrs.define(eq=False)
 class Kind:
     """One kind of task: the durations seen, the latest last, and the best looks by them. It has seen one at least."""
 
     price: float
     samples: deque[Sample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
     _new: int = 0
-    _used: int = 0
     _unchecked: int = 0
-    _totals: tuple[Curve, Plan] | None = None
-    _phases: tuple[Plan, Plan] | None = None
+    _fit: Fit | None = None
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
         """What was seen before, elsewhere."""
         kind = cls(price)
         kind.samples.extend(samples)
-        kind._new = len(kind.samples)
         return kind
 
     def observe(self, seen: Sample) -> None:
@@ -73,38 +103,23 @@ class Kind:
     def _forget(self, count: int) -> None:
         for _ in range(count):
             self.samples.popleft()
-        self._used = 0 if count else self._used
+        if count:
+            self._fit = None
 
-    def totals(self) -> tuple[Curve, Plan]:
-        """How long the tasks take, and the best looks at those of which no more is known.
-
-        They are made anew when a quarter as many durations have come as they were made of, and after a change.
-        """
-        if self._totals is None or self._new > self._used // 4:
-            self._new, self._used = 0, len(self.samples)
-            curve = estimate([seconds for seconds, _ in self.samples])
-            self._totals, self._phases = (curve, plan(curve, price=self.price)), None
-        return self._totals
-
-    def phases(self) -> tuple[Plan, Plan] | None:
-        """The best looks at tasks in the queue, and at tasks that run; `None` while too little is known of that."""
-        totals, _ = self.totals()
-        if self._phases is None:
-            split = [(queued, seconds - queued) for seconds, queued in self.samples if queued is not None]
-            if 2 * len(split) > len(self.samples):
-                waits = estimate([max(queued, BRIEFEST) for queued, _ in split])
-                running = plan(estimate([max(work, BRIEFEST) for _, work in split]), price=self.price)
-                self._phases = plan_queued(waits, totals=totals, running=running), running
-        return self._phases
+    @property
+    def fit(self) -> Fit:
+        """The best looks, anew when a quarter as many durations have come as they follow from, and after a change."""
+        if self._fit is None or self._new > len(self._fit.samples) // 4:
+            self._fit, self._new = Fit(tuple(self.samples), self.price), 0
+        return self._fit
 
     def pause(self, elapsed: float, *, queued: bool | None, running_for: float | None, chance: float) -> float:
         """Seconds until the next look."""
-        phases = self.phases() if queued or running_for is not None else None
-        if phases is None:
-            return self.totals()[1].spread(elapsed, chance=chance)
-        if running_for is None:
-            return phases[0].spread(elapsed, chance=chance)
-        return phases[1].spread(running_for, chance=chance)
+        fit = self.fit
+        if running_for is not None and fit.running is not None:
+            return fit.running.spread(running_for, chance=chance)
+        plan = fit.queued if queued and running_for is None else None
+        return (plan or fit.whole).spread(elapsed, chance=chance)
 
 
 @attrs.define(eq=False)

@@ -190,7 +190,7 @@ class Learned:
         kind = self._memory.kinds.get(key)
         if kind is None:
             return (elapsed - since) / (elapsed + self.prior.initial)
-        curve, _ = kind.totals()
+        curve = kind.fit.curve
         return (curve.share(elapsed) - curve.share(since)) / (1 - curve.share(since))
 
     def to_json(self) -> str:
