@@ -7,6 +7,7 @@ failed look is never a failed task.
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import attrs
 
@@ -25,6 +26,10 @@ VISIBLE_AFTER = 10.0
 
 URGENT = 30.0
 """Where looks are scarce, a look that surely shows the end goes so many seconds before one that surely does not."""
+
+TOGETHER = 0.1
+"""Looks that may as well be a little earlier or later are at common moments, so many seconds apart: to wake up for one
+look costs about as much as the look."""
 
 _TICK = 0.001  # timers may fire a clock tick early
 
@@ -159,15 +164,20 @@ class Watch:
         return max(0.0, min(pause, self._left()))
 
     def _planned(self, wait: Learned, info: TaskInfo) -> float:
+        """A pause by chance within the plan's room: tasks submitted together are looked at over a while."""
         self._attempts.forget()
         elapsed = self._age(info)
         queued, running_for = phase(info, elapsed=elapsed)
-        key = (info.model, info.task_type)
-        return wait.delay(key, elapsed, queued=queued, running_for=running_for, chance=self.clock.random())
+        plan = partial(wait.delay, (info.model, info.task_type), elapsed, queued=queued, running_for=running_for)
+        return _between(plan(chance=0.0), plan(chance=1.0), since=self._seen(), chance=self.clock.random())
+
+    def _seen(self) -> float:
+        """When what is known was seen, on the clock."""
+        return self.clock.monotonic() if self.known is None else self.seen_at
 
     def _age(self, info: TaskInfo) -> float:
         """How old the task was when it was seen so: since the submit, or by what the service and this machine say."""
-        seen_at = self.clock.monotonic() if self.known is None else self.seen_at
+        seen_at = self._seen()
         if self.submitted_at is not None:
             return seen_at - self.submitted_at
         since = self.clock.monotonic() - seen_at
@@ -176,3 +186,11 @@ class Watch:
 
     def _left(self) -> float:
         return math.inf if self.timeout is None else self._begun + self.timeout - self.clock.monotonic()
+
+
+def _between(earliest: float, latest: float, *, since: float, chance: float) -> float:
+    """A pause within bounds, by chance (0 to 1); it ends at a common moment if one of them can be reached."""
+    first, last = math.ceil((since + earliest) / TOGETHER), math.floor((since + latest) / TOGETHER)
+    if first > last:
+        return earliest + chance * (latest - earliest)
+    return (first + math.floor(chance * (last - first + 1))) * TOGETHER - since

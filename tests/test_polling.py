@@ -5,7 +5,7 @@ import itertools
 import math
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -486,20 +486,33 @@ async def test_a_failed_look_is_repeated_as_the_prior_says() -> None:
     assert [late - early for early, late in itertools.pairwise(at)] == [3, 6, 12, 15, 3, 30]
 
 
-async def test_looks_of_tasks_submitted_together_are_spread() -> None:
-    """A hundred tasks that began at once are not looked at in the same hundredth of a second."""
-    policy = Polling(wait=Learned())
-    rng = random.Random(1)
-    for _ in range(50):
-        assert isinstance(policy.wait, Learned)
-        policy.wait.observe(("m", "t"), rng.lognormvariate(2, 0.25))
-    everyone = [ExactLooks([seen(TaskStatus.COMPLETED)]) for _ in range(100)]
+async def first_looks(durations: Iterable[float], *, tasks: int) -> list[float]:
+    """When each of so many tasks that are submitted at once is looked at first, on the loop's clock, in order."""
+    learned = Learned()
+    for seconds in durations:
+        learned.observe(("m", "t"), seconds)
+    everyone = [ExactLooks([seen(TaskStatus.COMPLETED)]) for _ in range(tasks)]
     now = asyncio.get_running_loop().time()
     fields = {"known": seen(TaskStatus.PENDING), "seen_at": now, "submitted_at": now}
-    await asyncio.gather(*(watch(looks, polling=policy, **fields).run() for looks in everyone))
-    moments = sorted(looks.at[0] for looks in everyone)
+    await asyncio.gather(*(watch(looks, polling=Polling(wait=learned), **fields).run() for looks in everyone))
+    return sorted(now + looks.at[0] for looks in everyone)
+
+
+async def test_looks_of_tasks_submitted_together_are_spread_over_common_moments() -> None:
+    """A hundred tasks that began at once are looked at over more than a quarter second, at few and round moments."""
+    rng = random.Random(1)
+    moments = await first_looks([rng.lognormvariate(2, 0.25) for _ in range(50)], tasks=100)
     assert moments[-1] - moments[0] > 0.25
-    assert len({round(moment, 2) for moment in moments}) > 20
+    assert moments == [pytest.approx(round(10 * moment) / 10, abs=0.03) for moment in moments]
+    assert 3 < len({round(10 * moment) for moment in moments}) < 20
+
+
+async def test_no_look_waits_for_a_common_moment_that_is_too_late() -> None:
+    """Where it is known to a hundredth of a second when tasks end, the looks keep to that."""
+    now = asyncio.get_running_loop().time()
+    end = math.ceil(now) + 7 - now
+    moments = await first_looks([end + 0.001 * step for step in range(-5, 6)] * 5, tasks=20)
+    assert all(0.05 < moment - now - end < 0.08 for moment in moments)
 
 
 # Being cancelled, and company.
