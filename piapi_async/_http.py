@@ -17,7 +17,7 @@ from piapi_async._loop import PerLoop
 from piapi_async._wire import Answer
 
 CONNECTIONS = 100
-"""API requests under way at once. More wait for their turn, and their time limits begin with it."""
+"""API requests under way at once, and submits in memory. More wait for their turn; their time limits begin with it."""
 
 DOWNLOADS = 16
 """Downloads under way at once, besides those."""
@@ -99,6 +99,7 @@ class Transport:
         self._closed = False
         self._slots = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
         self._downloads = PerLoop(lambda: asyncio.Semaphore(DOWNLOADS))
+        self._small = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
         self._large = PerLoop(lambda: asyncio.Semaphore(LARGE))
 
     @property
@@ -122,9 +123,9 @@ class Transport:
         """The right to have one API request under way, to be held with `async with`."""
         return self._slots.get()
 
-    def large(self) -> asyncio.Semaphore:
-        """The right to hold a large request in memory, to be held with `async with`."""
-        return self._large.get()
+    def in_memory(self, *, large: bool) -> asyncio.Semaphore:
+        """The right to have a submit or an upload in memory, to be held with `async with` from before it is made."""
+        return (self._large if large else self._small).get()
 
     async def send(self, call: Call) -> Answer:
         """Make one request that costs nothing.

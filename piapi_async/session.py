@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import AsyncIterator, Iterable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -168,9 +167,9 @@ class Session:
         _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
         with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
-            one = Submission(request=request, secret=secret, reservation=money, journal=journal, place=place)
-            async with self._transport.large() if _sources.is_heavy(request.input) else nullcontext():
+            async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
                 body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
+                one = Submission(request=request, secret=secret, reservation=money, journal=journal, place=place)
                 info = await self._api.create(body, submission=one)
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
@@ -263,7 +262,7 @@ class Session:
             TypeError: This is no source of a picture.
             ValueError: It is a link already, too large (10 MiB), or no picture; or the name is not allowed.
         """
-        async with self._transport.large():
+        async with self._transport.in_memory(large=True):
             return await self._uploads.put(source, filename=filename)
 
     def history(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[str]:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import random
+import tracemalloc
 import weakref
 from collections import Counter
 from datetime import UTC, datetime
@@ -498,6 +499,21 @@ async def test_thousand_tasks_are_submitted_once_each() -> None:
         assert len(server.tasks) == len(server.charges) == 1000
         assert [server.tasks[info.task_id].input["prompt"] for info in infos] == [one.prompt for one in asked]
         assert Counter(record.endpoint for record in server.requests)["create"] == 1000
+
+
+async def test_submits_that_wait_for_their_turn_hold_no_bodies() -> None:
+    """Of a thousand submits of 20 kB each, no more are in memory than can be under way."""
+    request = Img2Img(prompt="a bear " * 3000, image="https://example.com/a.jpg")
+    async with RawServer(stall) as server, Session("key", base_url=server.url) as session:
+        tracemalloc.start()
+        submits = [asyncio.create_task(session.submit(request)) for _ in range(1000)]
+        await asyncio.sleep(1)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        for submit in submits:
+            submit.cancel()
+        await asyncio.gather(*submits, return_exceptions=True)
+    assert held < 12_000_000
 
 
 async def test_cap_in_flight_is_kept_and_used() -> None:
