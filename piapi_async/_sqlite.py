@@ -33,6 +33,7 @@ _MOMENT = 0.02  # seconds
 @attrs.define(eq=False)
 class _Errand(Generic[T]):
     act: "Callable[[sqlite3.Connection], T]"
+    flush: bool
     result: T | None = None
     error: Exception | None = None
 
@@ -60,16 +61,22 @@ class Door:
         self._waiting: deque[_Errand[Any]] = deque()
         self._db: sqlite3.Connection | None = None
 
-    async def do(self, act: "Callable[[sqlite3.Connection], T]") -> T:
-        """Do something in a transaction, which is on disk when this returns.
+    async def do(self, act: "Callable[[sqlite3.Connection], T]", *, flush: bool = True) -> T:
+        """Do something in a transaction, which is in the file when this returns.
 
         It is done also when the caller is cancelled meanwhile.
+
+        Args:
+            act: What is to be done.
+
+            flush: Whether a power cut cannot undo it from then on. Otherwise it can until the next act with a flush,
+                and whatever becomes of this process alone cannot.
 
         Raises:
             LedgerError: The file cannot be opened, read or written; nothing was done.
             PiAPIError: What the act refuses.
         """
-        errand = _Errand(act)
+        errand = _Errand(act, flush)
         self._waiting.append(errand)
         # One thread, first come first served: when our turn is over, ours was done, perhaps in an earlier turn.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._turn))
@@ -102,6 +109,7 @@ class Door:
 
     def _transact(self, errands: Sequence[_Errand[Any]]) -> None:
         db = self._db = self._db or self._open()
+        db.execute(f"PRAGMA synchronous = {'FULL' if any(errand.flush for errand in errands) else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")
         for errand in errands:
             errand.run(db)
@@ -124,7 +132,6 @@ class Door:
         db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
             log_ahead(db)
-            db.execute("PRAGMA synchronous = FULL")
             _shorten_log(db)
             self._migrate(db)
         except BaseException:

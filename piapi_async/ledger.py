@@ -31,7 +31,9 @@ __all__ = ["LEASE", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", 
 class SQLiteLedger:
     """A ledger in an SQLite file.
 
-    Every change is on disk, flushed, when its call returns; changes that come at the same moment share one flush. The
+    Every change is in the file when its call returns. Those that money depends on (a POST may begin, its task's id, a
+    doubt) are flushed to the disk as well, so that a power cut cannot undo them; those that come at the same moment
+    share one flush. What a power cut may undo, the plan of a job or its end, is found out again without paying. The
     file is opened at the first use and again after `aclose`, also in another `asyncio.run`. Several processes on one
     machine may use it at once: they never work on the same job. A file on a network share is not for this.
 
@@ -117,7 +119,7 @@ class SQLiteLedger:
     async def hold(self, owner: str) -> None:
         """Say that a holder lives, for `LEASE` seconds from now; jobs of holders that do not become free."""
         now = self._clock.now()
-        await self._door.do(lambda db: acts.hold(db, owner=owner, now=now))
+        await self._door.do(lambda db: acts.hold(db, owner=owner, now=now), flush=False)
 
     async def let_go(self, owner: str) -> None:
         """Free all jobs of a holder; what it was submitting is in doubt."""
@@ -140,7 +142,9 @@ class SQLiteLedger:
             LedgerConflictError: The key is another request's.
         """
         now = self._clock.now()
-        return await self._door.do(lambda db: acts.claim(db, content=content, key=key, owner=owner, save=save, now=now))
+        return await self._door.do(
+            lambda db: acts.claim(db, content=content, key=key, owner=owner, save=save, now=now), flush=False
+        )
 
     async def take(self, row: Row, *, owner: str, save: bool) -> Claim:
         """Take a job that is in the ledger unless it is settled or somebody's."""
@@ -219,7 +223,8 @@ class SQLiteLedger:
         """
         now = self._clock.now()
         await self._door.do(
-            lambda db: acts.finished(db, key=key, info=info, paths=paths, error=error, owner=owner, now=now)
+            lambda db: acts.finished(db, key=key, info=info, paths=paths, error=error, owner=owner, now=now),
+            flush=False,
         )
 
     async def release(self, key: str, *, owner: str) -> None:
