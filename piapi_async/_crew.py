@@ -177,7 +177,11 @@ class Crew:
 
     def _pause(self) -> float:
         """Seconds until a reading of the history may tell something new: a token tells at once."""
-        ripe = min(doubtful.row.since or 0.0 for doubtful in self._doubts) + self.within - self._clock.now()
+        last: dict[str, float] = {}  # of equal jobs, which are told apart together
+        for doubtful in self._doubts:
+            fingerprint = doubtful.row.content.fingerprint
+            last[fingerprint] = max(last.get(fingerprint, 0.0), doubtful.row.since or 0.0)
+        ripe = min(last.values()) + self.within - self._clock.now()
         return min(ripe, self.within / READINGS) if self.jobs.webhook is not None else ripe
 
     async def _is_decided(self, doubtful: Doubtful, finding: Finding, *, ledger: SQLiteLedger) -> bool:

@@ -15,6 +15,7 @@ from test_batch import PRICE, bears, errors_of, session_on, short
 
 from piapi_async import Batch, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
 from piapi_async._canonical import Content, content_of
+from piapi_async._jobs import OnDoubt
 from piapi_async._owner import new_owner
 from piapi_async._reconcile import clusters, match
 from piapi_async._wire import parse_task
@@ -129,6 +130,24 @@ async def test_equal_jobs_share_what_is_found(db: Path) -> None:
         assert sorted(map(str, errors_of(outcomes)))[1:] == ["None"] * 2
         assert len({outcome.info.task_id for outcome in outcomes if outcome.info}) == 2
         emulator.check.exactly_tasks(2)
+
+
+@pytest.mark.parametrize("on_doubt", ["reconcile", "resubmit"])
+async def test_equal_jobs_are_given_up_together(db: Path, on_doubt: OnDoubt) -> None:
+    """Twins wait for the later attempt, though another job is told between; the history is read as seldom as can be.
+
+    Decided one by one, the earlier would be given up as too early to tell, or be paid for anew though it has a task.
+    """
+    bear, other = bears(2)
+    async with short() as emulator, session_on(emulator) as session:
+        emulator.faults.next("create", "cut-after-accept", times=3)
+        for jobs in ([bear], [other], [bear, bear]):
+            await Batch(session, ledger=db, on_doubt="skip").gather(jobs)
+            await asyncio.sleep(5)
+        batch = Batch(session, ledger=db, on_doubt=on_doubt, reconcile_within=30)
+        assert errors_of(await batch.gather([bear, other, bear])) == [None] * 3
+        emulator.check.exactly(3, "create")
+        emulator.check.exactly(2, "history")
 
 
 async def test_a_task_that_may_be_somebody_elses_is_not_taken(db: Path) -> None:
