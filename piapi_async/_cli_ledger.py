@@ -14,7 +14,7 @@ from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._cli_run import Setting, run
 from piapi_async._text import one_line
-from piapi_async.ledger import JobState, Row, SQLiteLedger
+from piapi_async.ledger import LOST, JobState, Row, SQLiteLedger
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def _doubt(row: Row) -> dict[str, Any]:
         "key": row.key,
         "since": since,
         "attempts": row.attempts,
-        "why": "the answer to its submit was lost: a task may exist and may be billed",
+        "why": row.error or LOST,
         "prompt": asked["input"].get("prompt"),
     }
 
@@ -87,10 +87,12 @@ def _lines(told: dict[str, Any]) -> Sequence[str]:
     lines = [f"{name:<11} {number:,}" for name, number in facts.items() if number or name == "jobs"]
     lines.append(f"{'USD':<11} {told['usd']:,.4f}")
     doubts = told["in_doubt"]
-    lines += [one_line(f"in doubt since {it['since']}: {it['key']} ({it['prompt']})") for it in doubts[:SHOWN]]
+    for it in doubts[:SHOWN]:
+        lines.append(one_line(f"in doubt since {it['since']}: {it['key']} ({it['prompt']})"))
+        lines.append(f"  why: {one_line(it['why'])}")
     if doubts:
         lines += [f"in doubt: and {len(doubts) - SHOWN:,} more"] if len(doubts) > SHOWN else []
-        lines.append("in doubt means: the answer to the submit was lost, so a task may exist and may be billed")
+        lines.append("in doubt means: a task may exist and may be billed")
     return lines
 
 

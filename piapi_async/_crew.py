@@ -218,7 +218,7 @@ class Crew:
             request=job.request,
             since=row.since or 0.0,
         )
-        await self.jobs.let_go(row)
+        await self.jobs.let_go(row, why=doubtful.why)
         await self._give(job, Failed(key=row.key, request=job.request, error=error))
 
     async def _give(self, job: Job, outcome: Outcome | None) -> None:

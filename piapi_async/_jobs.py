@@ -18,7 +18,7 @@ from piapi_async._clock import Clock
 from piapi_async._ledger_states import JobState
 from piapi_async._outcomes import Failed, Outcome, Succeeded
 from piapi_async.handle import outcome_of
-from piapi_async.ledger import LeaseLostError, Row, SQLiteLedger
+from piapi_async.ledger import LOST, LeaseLostError, Row, SQLiteLedger
 from piapi_async.polling import Unset
 from piapi_async.session import Session
 from piapi_async.task import Submittable, TaskInfo, WebhookConfig
@@ -221,7 +221,7 @@ class Jobs:
         if not is_mine:
             return Held(job)
         if row.state is JobState.IN_DOUBT:
-            return Doubtful(job, row, "the answer to its submit was lost")
+            return Doubtful(job, row, row.error or LOST)
         try:
             info = row.info or await self._completed(job, row, ledger=ledger)
         except (errors.PiAPIError, OSError, TypeError, ValueError) as error:
@@ -267,7 +267,7 @@ class Jobs:
     ) -> Outcome | Held | Doubtful | None:
         """What to do with a job that has no completed task."""
         if isinstance(error, errors.SubmissionInDoubtError):
-            return Doubtful(job, await ledger.get(row.key) or row, str(error))
+            return Doubtful(job, await ledger.get(row.key) or row, f"{LOST}: {error.__cause__}")
         info = error.info if isinstance(error, errors.TaskError) else None
         if info is not None and info.is_terminal:
             await self._finish(row, info, error=str(error))
@@ -327,10 +327,12 @@ class Jobs:
         except errors.LedgerError as trouble:
             self.trouble(trouble)  # the next run finds the task again and looks at it once more
 
-    async def let_go(self, row: Row) -> None:
-        """Let others have a job, as it stands."""
+    async def let_go(self, row: Row, *, why: str | None = None) -> None:
+        """Let others have a job, as it stands; one in doubt with the reason."""
         assert self.ledger is not None
         with suppress(errors.LedgerError):
+            if why is not None:
+                await self.ledger.explain({row.key: why})
             await self.ledger.release(row.key, owner=self.owner)
 
     @property

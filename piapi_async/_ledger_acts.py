@@ -4,7 +4,7 @@ The states and who may change them are in `_ledger_states`; here they meet the r
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 LEASE = 60.0
 """Seconds for which a holder keeps its jobs without saying that it lives."""
+
+LOST = "the answer to its submit was lost"
+"""Why a job is in doubt, where nothing more is known."""
+
+BURIED = "the process that submitted it ended before the answer came"
+"""Why the jobs are in doubt that a holder left behind."""
 
 PAGE = 500
 """Rows that are read at once."""
@@ -65,7 +71,7 @@ class Row:
 
         paths: Where its pictures are, or `None` when they were not saved.
 
-        error: Why there will be no pictures, or `None`.
+        error: Why there will be no pictures, or why it is in doubt and could not be settled; `None` otherwise.
 
         owner: Who holds it at this moment, or `None`.
 
@@ -190,8 +196,8 @@ def hold(db: "sqlite3.Connection", *, owner: str, now: float) -> None:
 def bury(db: "sqlite3.Connection", *, owner: str, now: float) -> None:
     """Free all jobs of a holder; what it was submitting is in doubt."""
     in_doubt = after(JobState.SUBMITTING, JobEvent.LOST, key=owner)
-    changes = (in_doubt, now, owner, JobState.SUBMITTING)
-    db.execute("UPDATE jobs SET state = ?, changed_at = ? WHERE owner = ? AND state = ?", changes)
+    changes = (in_doubt, BURIED, now, owner, JobState.SUBMITTING)
+    db.execute("UPDATE jobs SET state = ?, error = ?, changed_at = ? WHERE owner = ? AND state = ?", changes)
     db.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (owner,))
     db.execute("DELETE FROM owners WHERE owner = ?", (owner,))
     db.execute("DELETE FROM asked WHERE owner = ?", (owner,))
@@ -279,7 +285,13 @@ def lost(db: "sqlite3.Connection", *, key: str, owner: str, now: float) -> None:
     row = _get(db, key=key)
     if row.owner == owner:
         state = after(row.state, JobEvent.LOST, key=key)
-        db.execute("UPDATE jobs SET state = ?, changed_at = ? WHERE key = ?", (state, now, key))
+        db.execute("UPDATE jobs SET state = ?, error = ?, changed_at = ? WHERE key = ?", (state, LOST, now, key))
+
+
+def explain(db: "sqlite3.Connection", *, reasons: Mapping[str, str]) -> None:
+    """Why jobs are in doubt; of one that is not any longer there is nothing to say."""
+    changes = [(why, key, JobState.IN_DOUBT) for key, why in reasons.items()]
+    db.executemany("UPDATE jobs SET error = ? WHERE key = ? AND state = ?", changes)
 
 
 def resubmit(db: "sqlite3.Connection", *, key: str, now: float) -> None:
@@ -288,7 +300,7 @@ def resubmit(db: "sqlite3.Connection", *, key: str, now: float) -> None:
     # The row begins anew with nothing set aside. The trigger would give back what the first attempt set aside, and
     # that may well have been charged.
     db.execute("UPDATE totals SET points = points + (SELECT points FROM jobs WHERE key = ?)", (key,))
-    db.execute("UPDATE jobs SET state = ?, points = 0, changed_at = ? WHERE key = ?", (state, now, key))
+    db.execute("UPDATE jobs SET state = ?, points = 0, error = NULL, changed_at = ? WHERE key = ?", (state, now, key))
 
 
 def accepted(db: "sqlite3.Connection", *, key: str, task_id: str, now: float) -> None:
@@ -306,7 +318,8 @@ def accepted(db: "sqlite3.Connection", *, key: str, task_id: str, now: float) ->
     if row.state.is_over:
         return
     state = after(row.state, JobEvent.ACCEPTED, key=key)
-    db.execute("UPDATE jobs SET state = ?, task_id = ?, changed_at = ? WHERE key = ?", (state, task_id, now, key))
+    changes = (state, task_id, now, key)
+    db.execute("UPDATE jobs SET state = ?, task_id = ?, error = NULL, changed_at = ? WHERE key = ?", changes)
 
 
 def _paid_twice(fact: str, *, task_id: str) -> errors.LedgerError:

@@ -9,7 +9,7 @@ where it was. What may become of a job is told in `piapi_async._ledger_states`.
             print(row.key, row.since)
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,14 +18,14 @@ from piapi_async import _checks
 from piapi_async import _ledger_acts as acts
 from piapi_async._canonical import Content
 from piapi_async._clock import Clock
-from piapi_async._ledger_acts import LEASE, Claim, LeaseLostError, Row
+from piapi_async._ledger_acts import LEASE, LOST, Claim, LeaseLostError, Row
 from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._ledger_states import TABLE, JobEvent, JobState
 from piapi_async._sqlite import Door
 from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import TaskInfo
 
-__all__ = ["LEASE", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", "Row", "SQLiteLedger"]
+__all__ = ["LEASE", "LOST", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", "Row", "SQLiteLedger"]
 
 
 class SQLiteLedger:
@@ -180,6 +180,10 @@ class SQLiteLedger:
         """The answer to the holder's POST was lost."""
         now = self._clock.now()
         await self._door.do(lambda db: acts.lost(db, key=key, owner=owner, now=now))
+
+    async def explain(self, reasons: Mapping[str, str]) -> None:
+        """Why jobs, by their keys, are in doubt, or stay so; what is not in doubt is left alone."""
+        await self._door.do(lambda db: acts.explain(db, reasons=reasons))
 
     async def resubmit(self, key: str) -> None:
         """Plan a job anew that is in doubt; it may be paid for twice."""

@@ -474,11 +474,36 @@ class TestLedger:
         assert shown.exit_code == 0
         assert facts[:4] == [["jobs", "3"], ["in", "doubt", "1"], ["completed", "2"], ["USD", "0.0045"]]
         assert " (bear 0)" in shown.stdout.splitlines()[4]
-        assert shown.stdout.splitlines()[5].endswith("a task may exist and may be billed")
+        assert shown.stdout.splitlines()[5].startswith("  why: the answer to its submit was lost: lost the connection")
+        assert shown.stdout.splitlines()[6].endswith("a task may exist and may be billed")
         machine = json.loads(ground("ledger", "show", "ledger.db", "--json").stdout)
         (doubt,) = machine["in_doubt"]
         assert (machine["jobs"]["completed"], machine["unsaved"], doubt["attempts"]) == (2, 0, 1)
         assert doubt["since"].startswith("20")
+
+    def test_why_a_doubt_stays(self, ground: Ground) -> None:
+        """After `--on-doubt reconcile` each doubt says why it stays; once it is settled nothing says so any longer."""
+        ground.emulator.set(history_lag=200.0)
+        ground.faults.next("create", "cut-after-accept")
+        ground.faults.next("create", "cut-before-accept")
+        ground("batch", bears(2), "--max-in-flight", "1", "--on-doubt", "skip")
+        ground("batch", bears(2))
+        doubts = json.loads(ground("ledger", "show", "ledger.db", "--json").stdout)["in_doubt"]
+        assert [doubt["why"] for doubt in doubts] == [
+            "no task of it is listed, which does not prove that there is none"
+        ] * 2
+        ground.emulator.set(history_lag=0.0)
+        told = ground("batch", bears(2), "--report", "r.html")
+        assert told.exit_code == 1
+        lines = [json.loads(line) for line in ground("ledger", "export", "ledger.db").stdout.splitlines()]
+        assert [(line["state"], line["error"]) for line in lines] == [
+            ("completed", None),
+            ("in_doubt", doubts[1]["why"]),
+        ]
+        reason = "no task of it is listed, which does not prove that there is none: a task may exist and may be billed"
+        with Path("jobs.jsonl").open("rb") as file:
+            jobs = JobsFile(file=file, name="jobs", format="jsonl", folder=Path(), out=Path("out"))
+            assert [row.reason for row in report_rows(jobs, ledger=Path("ledger.db"), reasons={})] == ["", reason]
 
     def test_many_doubts(self, ground: Ground) -> None:
         """Of many doubts twenty are shown."""

@@ -19,11 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from piapi_async import Txt2Img
 from piapi_async._canonical import Content, content_of
+from piapi_async._ledger_acts import BURIED
 from piapi_async._owner import is_gone, new_owner
 from piapi_async._sqlite import Door, log_ahead
 from piapi_async._wire import parse_task
 from piapi_async.errors import LedgerConflictError, LedgerError, SpendLimitError
-from piapi_async.ledger import LEASE, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
+from piapi_async.ledger import LEASE, LOST, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
 from piapi_async.task import TaskInfo
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -64,6 +65,8 @@ class Model:
     owner: str | None = None
     task_id: str | None = None
     points: int = 0
+    why: str | None = None
+    """Why it is in doubt."""
     sent: int = 0
     """POSTs that were allowed."""
     cleared: int = 0
@@ -149,6 +152,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.spend(job, 0)
         if job.owner == owner:
             job.state = TABLE[job.state, event]
+            job.why = LOST if event is JobEvent.LOST else job.why
+
+    @rule(key=KEYS)
+    def explain(self, key: str) -> None:
+        """Of a doubt it can be said why it stays; of nothing else."""
+        self.do(self.ledger.explain({key: "no task fits"}))
+        if key in self.jobs and self.jobs[key].state is JobState.IN_DOUBT:
+            self.jobs[key].why = "no task fits"
 
     def may_be(self, key: str, task_id: str) -> bool:
         """Whether a task can be a job's."""
@@ -164,7 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do(self.ledger.accepted(key, task_id=task_id))
         job = self.jobs[key]
         if not job.state.is_over:
-            job.state, job.task_id = JobState.SUBMITTED, task_id
+            job.state, job.task_id, job.why = JobState.SUBMITTED, task_id, None
 
     @rule(key=KEYS, holder=HOLDERS, task_id=TASKS, end=ENDS, consume=st.none() | st.integers(0, 20))
     def finished(self, key: str, holder: int, task_id: str, end: str, consume: int | None) -> None:
@@ -175,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.refused(act)
             return
         self.do(act)
-        job.state, job.task_id = JobState(end), task_id
+        job.state, job.task_id, job.why = JobState(end), task_id, None
         job.owner = None if job.owner == owner else job.owner
         self.spend(job, job.points if consume is None else consume)
 
@@ -187,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.refused(self.ledger.resubmit(key))
             return
         self.do(self.ledger.resubmit(key))
-        job.state, job.points, job.cleared = JobState.PLANNED, 0, job.cleared + 1
+        job.state, job.points, job.cleared, job.why = JobState.PLANNED, 0, job.cleared + 1, None
 
     @rule(key=KEYS, holder=HOLDERS)
     def release(self, key: str, holder: int) -> None:
@@ -205,6 +216,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for job in self.jobs.values():
             if job.owner == gone:
                 job.owner = None
+                job.why = BURIED if job.state is JobState.SUBMITTING else job.why
                 job.state = JobState.IN_DOUBT if job.state is JobState.SUBMITTING else job.state
 
     @rule(key=KEYS)
@@ -227,8 +239,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """The ledger and the model tell the same, and no POST was allowed without a reason."""
         for key in "abc":
             row, job = self.do(self.ledger.get(key)), self.jobs.get(key)
-            shown = None if row is None else (row.state, row.owner, row.task_id, row.points, row.attempts)
-            assert shown == (None if job is None else (job.state, job.owner, job.task_id, job.points, job.sent))
+            shown = None if row is None else (row.state, row.owner, row.task_id, row.points, row.attempts, row.error)
+            held = None if job is None else (job.state, job.owner, job.task_id, job.points, job.sent, job.why)
+            assert shown == held
             assert job is None or job.sent <= 1 + job.cleared
         assert self.do(self.ledger.points()) == self.total
         states = [job.state for job in self.jobs.values()]
@@ -385,6 +398,7 @@ async def test_what_a_killed_process_was_submitting_is_in_doubt(path: Path) -> N
     assert claims["planned"].row.state is JobState.PLANNED
     row = claims["submitting"].row
     assert (row.state, row.attempts, row.token, row.points) == (JobState.IN_DOUBT, 1, "tok", 3)
+    assert row.error == "the process that submitted it ended before the answer came"
 
 
 def test_who_is_gone() -> None:

@@ -104,6 +104,18 @@ async def test_no_task_found_is_not_no_task(db: Path) -> None:
         emulator.check.exactly(1, "create")
 
 
+async def test_why_a_doubt_stays_is_noted_also_when_nobody_asks_for_the_job(db: Path) -> None:
+    """What a run finds out about the doubts that others left is in the ledger, for whoever asks why."""
+    async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
+        emulator.faults.next("create", "cut-before-accept")
+        (outcome,) = await Batch(session, ledger=ledger, on_doubt="skip").gather(bears(1))
+        assert "(the answer to its submit was lost: lost the connection to " in why(outcome)
+        await asyncio.sleep(200)
+        assert await Batch(session, ledger=ledger, on_doubt="reconcile").gather() == []
+        (row,) = [row async for row in ledger.rows(JobState.IN_DOUBT)]
+        assert row.error == "no task of it is listed, which does not prove that there is none"
+
+
 async def test_resubmit_looks_first_and_pays_again_once(db: Path) -> None:
     """`on_doubt="resubmit"`: a task that is found is not paid for again; what is not found is, once in a run."""
     async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
