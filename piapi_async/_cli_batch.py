@@ -87,6 +87,8 @@ class Plan:
 )
 @click.argument("jobs", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), shell_complete=types.files)
 @options.out(".", about="Where the pictures go.")
+@options.naming
+@options.sidecar
 @click.option(
     "--ledger",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -125,6 +127,8 @@ def batch(
     *,
     jobs: Path,
     out: Path,
+    name: str | None,
+    sidecar: bool,
     ledger: Path | None,
     format: str | None,  # noqa: A002 - as the option is called
     dry_run: bool,
@@ -149,7 +153,7 @@ def batch(
 
     To try it without a key run 'piapi-async emulator' in another window.
     """
-    with _opened(jobs, format=format, out=out) as file, _warned_once():
+    with _opened(jobs, format=format, out=out, depth=(name or "").count("/")) as file, _warned_once():
         survey = look_through(file)
         if survey.mistakes:
             return _refuse(survey)
@@ -166,6 +170,8 @@ def batch(
                 "on_doubt": on_doubt,
                 "max_spend_usd": max_spend,
                 "save_to": out,
+                "name": name,
+                "sidecar": sidecar,
                 "deadline": deadline,
                 "webhook": told,
             },
@@ -178,14 +184,14 @@ def batch(
 
 
 @contextmanager
-def _opened(path: Path, *, format: str | None, out: Path) -> Iterator[JobsFile]:  # noqa: A002 - as above
+def _opened(path: Path, *, format: str | None, **more: Any) -> Iterator[JobsFile]:  # noqa: A002 - as above
     is_stdin = str(path) == "-"
     known = format or FORMATS.get(path.suffix.lower())
     if known is None:
         raise ValueError(f"--format must be given for {path}; endings that tell are {', '.join(FORMATS)}")
     with click.open_file(str(path), "rb") as given, _seekable(given) as file:
         folder = Path() if is_stdin else path.parent
-        yield JobsFile(file=file, name="stdin" if is_stdin else str(path), format=known, folder=folder, out=out)
+        yield JobsFile(file=file, name="stdin" if is_stdin else str(path), format=known, folder=folder, **more)
 
 
 @contextmanager

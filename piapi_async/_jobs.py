@@ -168,6 +168,10 @@ class Jobs:
 
         save_to: Where pictures go, or `None`.
 
+        name: How they are named, or `None` for the task's id.
+
+        sidecar: Whether a JSON file is written beside them.
+
         webhook: Where the service is to report tasks as well.
 
         limit: How long a task may be waited for from now on.
@@ -180,6 +184,8 @@ class Jobs:
     owner: str
     budget: Budget
     save_to: Path | None
+    name: str | None
+    sidecar: bool
     webhook: WebhookConfig | None
     limit: Callable[[], float | Unset]
     trouble: Callable[[Exception], None]
@@ -209,7 +215,7 @@ class Jobs:
                     job.request, timeout=self.limit(), webhook=self.webhook, journal=Unrecorded(reservation)
                 )
             self.budget.settle(info)
-            paths = await self._save(info)
+            paths = await self._save(info, request=job.request)
         except (errors.PiAPIError, OSError, TypeError, ValueError) as error:
             return self._failed(job, error, info=info)
         return self._succeeded(job, info, paths)
@@ -280,7 +286,7 @@ class Jobs:
     async def _brought_home(self, job: Job, row: Row, info: TaskInfo) -> Outcome | None:
         """Save what a task gave, and note where it is."""
         try:
-            paths = await self._save(info)
+            paths = await self._save(info, request=job.request)
         except (errors.OutputError, errors.TransportError, OSError) as error:
             expired = self._expired(row, info, error)
             await self._finish(row, info, error=None if expired is None else str(expired))
@@ -301,18 +307,18 @@ class Jobs:
         expired.__cause__ = error
         return expired
 
-    async def _save(self, info: TaskInfo) -> tuple[Path, ...]:
+    async def _save(self, info: TaskInfo, *, request: Submittable | None) -> tuple[Path, ...]:
         if self.save_to is None or not info.images:
             return ()
         for pause in SAVE_AGAIN:
             with suppress(errors.OutputError):
-                return await self._saved(info, self.save_to)
+                return await self._saved(info, self.save_to, request=request)
             await self.clock.sleep(pause)
-        return await self._saved(info, self.save_to)
+        return await self._saved(info, self.save_to, request=request)
 
-    async def _saved(self, info: TaskInfo, directory: Path) -> tuple[Path, ...]:
+    async def _saved(self, info: TaskInfo, directory: Path, *, request: Submittable | None) -> tuple[Path, ...]:
         try:
-            return await self.session.save(info, directory)
+            return await self.session.save(info, directory, name=self.name, sidecar=self.sidecar, request=request)
         except OSError as error:
             if not isinstance(error, errors.PiAPIError):
                 self.trouble(error)  # the next picture would not find room either

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -40,6 +41,44 @@ def short(**options: Any) -> Emulator:
 def errors_of(outcomes: list[Outcome]) -> list[type[Exception] | None]:
     """What went wrong, by kind."""
     return [type(outcome.error) if isinstance(outcome, Failed) else None for outcome in outcomes]
+
+
+class Failing(SQLiteLedger):
+    """A ledger that cannot be written at some moments."""
+
+    def __init__(self, path: Path, *, name: str, times: int) -> None:
+        super().__init__(path)
+        self._name, self._times = name, times
+
+    async def _maybe(self, name: str) -> None:
+        if name == self._name and self._times > 0:
+            self._times -= 1
+            raise errors.LedgerError("the disk is full")
+
+    async def send(self, key: str, **given: Any) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("send")
+        await super().send(key, **given)
+
+    async def accepted(self, key: str, **given: Any) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("accepted")
+        await super().accepted(key, **given)
+
+    async def finished(self, key: str, **given: Any) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("finished")
+        await super().finished(key, **given)
+
+    async def hold(self, owner: str) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("hold")
+        await super().hold(owner)
+
+    async def resubmit(self, key: str) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("resubmit")
+        await super().resubmit(key)
 
 
 @pytest.fixture
@@ -257,6 +296,10 @@ async def test_arguments_are_refused_before_anything_is_sent() -> None:
             ({"max_spend_usd": "1"}, TypeError, "max_spend_usd must be"),
             ({"ledger": 7}, TypeError, "ledger must be a SQLiteLedger or a path"),
             ({"webhook": "https://example.com"}, TypeError, "webhook must be"),
+            ({"name": "{date}-{n}", "save_to": "out"}, ValueError, r"name must be a template with \{task_id\}"),
+            ({"name": 7, "save_to": "out"}, TypeError, "name must be a relative path"),
+            ({"name": "{task_id}"}, errors.ConfigurationError, "pass save_to= as well"),
+            ({"sidecar": True}, errors.ConfigurationError, "pass save_to= as well"),
         ):
             with pytest.raises(kind, match=words):
                 Batch(session, **wrong)  # type: ignore[arg-type]
@@ -326,6 +369,33 @@ async def test_what_is_finished_is_fetched_before_anything_is_submitted(db: Path
     assert len(outcomes) == 1
     assert order == ["result"] * 5 + ["create", "result"]
     assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_pictures_are_named_and_told_of(db: Path, tmp_path: Path, is_noted: bool) -> None:
+    """With `name` and `sidecar` each picture is where it was wanted, with what was asked beside it."""
+    async with short() as emulator, session_on(emulator) as session:
+        ledger = db if is_noted else None
+        batch = Batch(session, ledger=ledger, save_to=tmp_path / "out", name="new/{task_id}-x", sidecar=True)
+        (outcome,) = await batch.gather(bears(1))
+    assert isinstance(outcome, Succeeded)
+    (path,) = outcome.paths
+    assert path == tmp_path / "out" / "new" / f"{outcome.info.task_id}-x.png"
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["request"]["input"]["prompt"] == "bear 0"
+
+
+async def test_what_was_being_saved_in_a_killed_run_is_saved_again(db: Path, tmp_path: Path) -> None:
+    """A picture and a side-car that are on disk, though the ledger does not know it, are in nobody's way."""
+    ledger = Failing(db, name="finished", times=1)
+    async with short() as emulator, session_on(emulator) as session, ledger:
+        out = tmp_path / "out"
+        given: dict[str, Any] = {"ledger": ledger, "save_to": out, "name": "{n}-{task_id}", "sidecar": True}
+        assert errors_of(await Batch(session, **given).gather(bears(1))) == [None]
+        assert (await ledger.counts())[JobState.SUBMITTED] == 1
+        (outcome,) = await Batch(session, **given).gather(bears(1))
+        emulator.check.exactly(1, "create")
+    assert isinstance(outcome, Succeeded)
+    assert sorted(path.suffix for path in out.iterdir()) == [".json", ".png"]
 
 
 async def test_a_result_that_expired_is_told_once_and_for_all(db: Path, tmp_path: Path) -> None:

@@ -109,6 +109,27 @@ class TestBatch:
         assert result.stderr.count("warning: image '**/*.[jp][pn]g' leaves out what is in out") == 1
         assert len(ground.emulator.charges) == 1
 
+    def test_results_are_no_sources_in_folders_either(self, ground: Ground) -> None:
+        """So it is when `--name` puts them into folders."""
+        Path("photos").mkdir()
+        shutil.copy(CAT, "photos")
+        Path("jobs.jsonl").write_text(json.dumps({"prompt": "a", "image": "**/*.[jp][pn]g"}), encoding="utf-8")
+        for _ in range(2):
+            result = ground("batch", "jobs.jsonl", "--out", "out", "--name", "{date}/{task_id}", "--json")
+            assert (result.exit_code, summed(result)["jobs"]) == (0, 1)
+        assert len(ground.emulator.charges) == 1
+
+    def test_names_and_sidecars(self, ground: Ground, tmp_path: Path) -> None:
+        """`--name` and `--sidecar` are those of the other commands; a name has to tell the tasks apart."""
+        result = ground("batch", bears(2), "--out", "out", "--name", "{model}/{task_id}", "--sidecar")
+        assert result.exit_code == 0
+        made = sorted((tmp_path / "out").glob("Qubico-flux1-schnell/*"))
+        assert [path.suffix for path in made] == [".json", ".png"] * 2
+        assert json.loads(made[0].read_text(encoding="utf-8"))["request"]["input"]["prompt"].startswith("bear ")
+        result = ground("batch", "jobs.jsonl", "--out", "new", "--name", "{date}-{n}")
+        told = "error: --name must be a template with {task_id} in a batch, got '{date}-{n}'\n"
+        assert (result.exit_code, result.stderr) == (2, told)
+
     def test_keys(self, ground: Ground) -> None:
         """A line may name its job."""
         Path("jobs.ndjson").write_text(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 from raw_server import RawServer, answer
-from test_batch import PRICE, bears, errors_of, session_on, short
+from test_batch import PRICE, Failing, bears, errors_of, session_on, short
 
 from piapi_async import Batch, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
 from piapi_async._canonical import Content, content_of
@@ -274,44 +274,6 @@ async def test_while_an_equal_job_is_being_submitted_nothing_is_adopted(db: Path
 
 
 # A ledger that fails.
-
-
-class Failing(SQLiteLedger):
-    """A ledger that cannot be written at some moments."""
-
-    def __init__(self, path: Path, *, name: str, times: int) -> None:
-        super().__init__(path)
-        self._name, self._times = name, times
-
-    async def _maybe(self, name: str) -> None:
-        if name == self._name and self._times > 0:
-            self._times -= 1
-            raise errors.LedgerError("the disk is full")
-
-    async def send(self, key: str, **given: Any) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("send")
-        await super().send(key, **given)
-
-    async def accepted(self, key: str, **given: Any) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("accepted")
-        await super().accepted(key, **given)
-
-    async def finished(self, key: str, **given: Any) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("finished")
-        await super().finished(key, **given)
-
-    async def hold(self, owner: str) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("hold")
-        await super().hold(owner)
-
-    async def resubmit(self, key: str) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("resubmit")
-        await super().resubmit(key)
 
 
 async def test_what_cannot_be_noted_is_not_sent(db: Path) -> None:
