@@ -10,13 +10,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
-from piapi_async import errors
+from piapi_async import _content, errors
 from piapi_async._api import Journal
 from piapi_async._budget import Budget, Reservation
 from piapi_async._canonical import Content, content_of
 from piapi_async._clock import Clock
 from piapi_async._ledger_states import JobState
 from piapi_async._outcomes import Failed, Outcome, Succeeded
+from piapi_async._sources import off_loop
 from piapi_async.handle import outcome_of
 from piapi_async.ledger import LOST, LeaseLostError, Row, SQLiteLedger
 from piapi_async.polling import Unset
@@ -106,10 +107,13 @@ class Entry(Journal):
     clock: Clock
     trouble: Callable[[Exception], None]
 
-    async def sending(self) -> None:
-        """Get the permission to pay."""
+    async def sending(self, body: _content.Content) -> None:
+        """Get the permission to pay, and note how the pictures go out: the service may show them so."""
+        sent = await off_loop(lambda: body.digests) if len(body.parts) > 1 else ()
         try:
-            await self.ledger.send(self.key, owner=self.owner, token=self.token, points=self.points, limit=self.limit)
+            await self.ledger.send(
+                self.key, owner=self.owner, token=self.token, points=self.points, limit=self.limit, sent=sent
+            )
         except errors.LedgerError as error:
             error.safe_to_resubmit = True
             raise

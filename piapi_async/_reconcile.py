@@ -202,7 +202,7 @@ def fits(row: Row, info: TaskInfo) -> bool:
     if row.token is not None and _endpoint(info):
         return False
     is_near = info.created_at is None or abs(info.created_at.timestamp() - _time(row)) <= APART
-    return is_near and row.content.fits(info)
+    return is_near and row.fits(info)
 
 
 def _endpoint(info: TaskInfo) -> str:

@@ -18,7 +18,8 @@ from piapi_async import _checks
 from piapi_async import _ledger_acts as acts
 from piapi_async._canonical import Content
 from piapi_async._clock import Clock
-from piapi_async._ledger_acts import LEASE, LOST, Claim, LeaseLostError, Row
+from piapi_async._ledger_acts import LEASE, LOST, Claim, LeaseLostError
+from piapi_async._ledger_rows import Row
 from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._ledger_states import TABLE, JobEvent, JobState
 from piapi_async._sqlite import Door
@@ -147,7 +148,9 @@ class SQLiteLedger:
         now = self._clock.now()
         return await self._door.do(lambda db: acts.take(db, row=row, owner=owner, save=save, now=now))
 
-    async def send(self, key: str, *, owner: str, token: str | None, points: int, limit: int | None) -> None:
+    async def send(
+        self, key: str, *, owner: str, token: str | None, points: int, limit: int | None, sent: Sequence[str] = ()
+    ) -> None:
         """The job's POST is about to begin: from here on a task may exist.
 
         Args:
@@ -161,6 +164,8 @@ class SQLiteLedger:
 
             limit: What all jobs of the ledger may cost.
 
+            sent: The hashes of its local pictures as they go out.
+
         Raises:
             LeaseLostError: The job is no longer this holder's: it must not be sent.
             SpendLimitError: It would go beyond the limit.
@@ -168,7 +173,7 @@ class SQLiteLedger:
         """
         now = self._clock.now()
         await self._door.do(
-            lambda db: acts.send(db, key=key, owner=owner, token=token, points=points, limit=limit, now=now)
+            lambda db: acts.send(db, key=key, owner=owner, sent=sent, token=token, points=points, limit=limit, now=now)
         )
 
     async def refused(self, key: str, *, owner: str) -> None:

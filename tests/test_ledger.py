@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from piapi_async import Txt2Img
 from piapi_async._canonical import Content, content_of
 from piapi_async._ledger_acts import BURIED
+from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._owner import is_gone, new_owner
 from piapi_async._sqlite import Door, log_ahead
 from piapi_async._wire import parse_task
@@ -446,8 +447,22 @@ async def test_a_file_that_is_no_ledger(path: Path) -> None:
         await SQLiteLedger(path / "nowhere" / "jobs.db").counts()
     with contextlib.closing(sqlite3.connect(path.with_name("new.db"))) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerError, match="has version 99, and this piapi_async knows 1; update the package"):
+    with pytest.raises(LedgerError, match="has version 99, and this piapi_async knows 2; update the package"):
         await SQLiteLedger(path.with_name("new.db")).counts()
+
+
+async def test_a_ledger_of_an_older_version_is_brought_up(path: Path) -> None:
+    """A file of each version before this one is opened, and its jobs are what they were."""
+    for version in range(1, len(MIGRATIONS)):
+        older = path.with_name(f"{version}.db")
+        door = Door(older, migrations=MIGRATIONS[:version])
+        insert = "INSERT INTO jobs (key, fingerprint, request, changed_at) VALUES (?, ?, ?, 0)"
+        await door.do(lambda db: db.execute(insert, ("k", BEAR.fingerprint, BEAR.text)))  # noqa: B023 - done at once
+        await door.aclose()
+        async with SQLiteLedger(older) as ledger:
+            row = await ledger.get("k")
+            assert row is not None
+            assert (row.state, row.content, row.sent) == (JobState.PLANNED, BEAR, ())
 
 
 async def test_every_change_is_flushed(path: Path) -> None:
@@ -455,7 +470,7 @@ async def test_every_change_is_flushed(path: Path) -> None:
     async with SQLiteLedger(path) as ledger:
         await ledger.counts()
         read = lambda name: ledger._door.do(lambda db: db.execute(f"PRAGMA {name}").fetchone()[0])  # noqa: E731
-        assert [await read(name) for name in ("journal_mode", "synchronous", "user_version")] == ["wal", 2, 1]
+        assert [await read(name) for name in ("journal_mode", "synchronous", "user_version")] == ["wal", 2, 2]
 
 
 @pytest.fixture

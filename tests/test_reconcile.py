@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from raw_server import RawServer, answer
 from test_batch import PRICE, Failing, bears, errors_of, session_on, short
 
-from piapi_async import Batch, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
+from piapi_async import Batch, Img2Img, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
 from piapi_async._canonical import Content, content_of
 from piapi_async._jobs import OnDoubt
 from piapi_async._owner import new_owner
@@ -130,6 +130,27 @@ async def test_resubmit_looks_first_and_pays_again_once(db: Path) -> None:
         (outcome,) = await Batch(session, ledger=ledger, on_doubt="resubmit").gather(bears(1, first=5))
         assert "lost" in why(outcome) or "listed" in why(outcome)
         emulator.check.exactly(5, "create")
+
+
+@pytest.mark.parametrize("is_twin_there", [False, True])
+async def test_a_picture_that_was_made_fit_is_known_again(db: Path, is_twin_there: bool) -> None:
+    """The service shows a picture as it went out: scaled, converted or turned. It is the job's all the same.
+
+    A task of another picture with the same prompt is not taken for it.
+    """
+    bear, other = (
+        Img2Img(prompt="a", image=Picture.new("RGB", (40, 30), color), model="Qubico/flux1-dev")
+        for color in ("red", "blue")
+    )
+    async with short() as emulator, session_on(emulator, max_pixels=100) as session:
+        emulator.faults.next("create", "cut-after-accept")
+        await Batch(session, ledger=db, on_doubt="skip").gather([bear])
+        if is_twin_there:
+            await session.run(other)
+        (outcome,) = await Batch(session, ledger=db, on_doubt="reconcile").gather([bear])
+        assert errors_of([outcome]) == [None]
+        assert outcome.info is not None
+        assert outcome.info.task_id == next(iter(emulator.tasks))
 
 
 async def test_equal_jobs_share_what_is_found(db: Path) -> None:
@@ -362,6 +383,7 @@ def doubtful(key: str, content: Content, *, since: float = 1000.0, token: str | 
         content=content,
         attempts=1,
         since=since,
+        sent=(),
         token=token,
         task_id=None,
         points=1,
