@@ -41,11 +41,14 @@ class SQLiteLedger:
 
     Raises:
         TypeError: This is no path.
+        ValueError: It is empty.
     """
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | Path):
             raise _checks.refuse(TypeError, name="ledger", allowed="a SQLiteLedger or a path", value=path)
+        if not str(path):
+            raise _checks.refuse(ValueError, name="ledger", allowed="the path of a file", value=path)
         self._door = Door(path, migrations=MIGRATIONS)
         self._clock = Clock()
 

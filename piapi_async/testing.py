@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from piapi_async._sqlite import MEMORY
 from piapi_async.events import Event
 from piapi_async.ledger import SQLiteLedger
 
@@ -107,4 +108,4 @@ class MemoryLedger(SQLiteLedger):
     """
 
     def __init__(self) -> None:
-        super().__init__(":memory:")
+        super().__init__(MEMORY)

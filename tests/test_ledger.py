@@ -436,6 +436,22 @@ def test_a_ledger_is_a_path(bad: Any) -> None:
     """Anything else is refused before anything is opened."""
     with pytest.raises(TypeError, match="ledger must be"):
         SQLiteLedger(bad)
+    with pytest.raises(ValueError, match="ledger must be the path of a file, got ''"):
+        SQLiteLedger("")
+
+
+@pytest.mark.parametrize("name", ["a b?c#d%20.db", "file:jobs.db?mode=memory", "bären\n'\".db", "-x"])
+async def test_any_name_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whatever a file is called, it is that file, also when the process goes to another directory meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    ledger = SQLiteLedger(name)
+    for folder in (".", "elsewhere"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        await ledger.counts()
+        await ledger.aclose()
+    (tmp_path / "elsewhere").rmdir()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 async def test_a_file_that_is_no_ledger(path: Path) -> None:
@@ -443,6 +459,12 @@ async def test_a_file_that_is_no_ledger(path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to look like one" * 100)
     with pytest.raises(LedgerError, match=r"jobs\.db' cannot be read or written: file is not a database"):
         await SQLiteLedger(path).counts()
+    with contextlib.closing(sqlite3.connect(path.with_name("other.db"))) as db:
+        db.execute("CREATE TABLE customers (name)")
+    before = path.with_name("other.db").read_bytes()
+    with pytest.raises(LedgerError, match=r"other\.db' is a database of something else, no ledger; it was not changed"):
+        await SQLiteLedger(path.with_name("other.db")).counts()
+    assert path.with_name("other.db").read_bytes() == before
     with pytest.raises(LedgerError, match="unable to open database file"):
         await SQLiteLedger(path / "nowhere" / "jobs.db").counts()
     with contextlib.closing(sqlite3.connect(path.with_name("new.db"))) as db:
