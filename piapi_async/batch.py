@@ -153,7 +153,7 @@ class Batch:
             within=settings.reconcile_within,
         )
         self._main: asyncio.Task[None] | None = None
-        self._is_entered = self._is_over = False
+        self._is_entered = self._is_over = self._is_waiting = False
         self._ends_at: float | None = None
 
     @property
@@ -231,7 +231,7 @@ class Batch:
 
         Raises:
             Exception: What stopped the batch, when all outcomes were given.
-            RuntimeError: The batch is not open.
+            RuntimeError: The batch is not open, or another task is waiting for its next outcome.
         """
         given = await self._next()
         if given is not None:
@@ -272,7 +272,13 @@ class Batch:
             return None
         if self._main is None:
             self._main = asyncio.create_task(self._run())
-        given = await self._crew.outcomes.get()
+        if self._is_waiting:
+            raise RuntimeError("this batch is being iterated over already, by another task")
+        self._is_waiting = True
+        try:
+            given = await self._crew.outcomes.get()
+        finally:
+            self._is_waiting = False
         if given is not None:
             self._crew.room.release()
             return given

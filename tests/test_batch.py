@@ -249,6 +249,21 @@ async def test_jobs_can_be_added_while_it_runs() -> None:
     assert sorted(keys) == ["first", "late", "second", "third"]
 
 
+async def test_two_readers_at_once_are_refused() -> None:
+    """One of them would wait for ever; the other goes on. A reader that gives up for a while loses nothing."""
+    async with short() as emulator, session_on(emulator) as session, Batch(session, max_in_flight=2) as batch:
+        batch.add_many(bears(4))
+        first = asyncio.ensure_future(anext(batch))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="iterated over already"):
+            await anext(batch)
+        keys = {(await first).key}
+        while len(keys) < 4:
+            with suppress(TimeoutError):
+                keys.add((await asyncio.wait_for(anext(batch), 0.1)).key)
+        assert [outcome async for outcome in batch] == []
+
+
 async def test_a_job_added_while_others_run_begins_at_once() -> None:
     """There is room, so it does not wait for those that are in flight."""
     async with short(durations=Uniform(50.0, 60.0)) as emulator, session_on(emulator) as session:
