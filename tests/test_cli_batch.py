@@ -323,11 +323,13 @@ class TestCtrlC:
         assert ground("batch", bears(2)).exit_code == 0
 
     def test_twice(self, ground: Ground) -> None:
-        """The second lets go at once; the ledger has the tasks, and nothing is paid twice."""
+        """The second lets go at once, and sums up; the ledger has the tasks, and nothing is paid twice."""
         ground.interrupt(after=2.0)
         ground.interrupt(after=2.1)
-        result = ground("batch", bears(5), "--max-in-flight", "2", "--json")
-        assert (result.exit_code, result.stdout, ground.left) == (130, "", [])
+        result = ground("batch", bears(5), "--max-in-flight", "2", "--json", "--report", "report.html")
+        told = summed(result)
+        assert (result.exit_code, ground.left, told["unfinished"], told["report"]) == (130, [], 5, None)
+        assert not Path("report.html").exists()
         assert result.stderr.splitlines()[-2:] == ["interrupted", f"tasks in flight go on and may be billed; {GOES_ON}"]
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
@@ -337,8 +339,8 @@ class TestCtrlC:
         ground.faults.next("create", "stall")
         for after in (1.0, 1.5, 2.0):
             ground.interrupt(after=after)
-        result = ground("batch", bears(1))
-        assert (result.exit_code, ground.left) == (130, [130])
+        result = ground("batch", bears(1), "--json")
+        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (130, [130], 1)
         assert result.stderr.splitlines()[-1].startswith("a submit may have been under way; ")
 
     def test_thrice_in_a_moment(self, ground: Ground) -> None:
