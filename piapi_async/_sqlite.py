@@ -160,7 +160,8 @@ class Door:
         for statements in self._migrations[version:]:
             for statement in statements.split(";\n\n"):
                 db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        if version < len(self._migrations):  # on a full disk a ledger can still be read
+            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
         db.execute("COMMIT")
 
     def _error(self, error: Exception) -> errors.PiAPIError:

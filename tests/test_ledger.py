@@ -487,6 +487,17 @@ async def test_a_ledger_of_an_older_version_is_brought_up(path: Path) -> None:
             assert (row.state, row.content, row.sent) == (JobState.PLANNED, BEAR, ())
 
 
+async def test_opening_changes_nothing(path: Path) -> None:
+    """A ledger that is looked into is not written to: that works on a full disk, too."""
+    async with SQLiteLedger(path) as ledger:
+        await ledger.counts()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("SELECT * FROM jobs")
+        async with SQLiteLedger(path) as ledger:
+            await ledger.counts()
+        assert path.with_name("jobs.db-wal").stat().st_size == 0
+
+
 async def test_every_change_is_flushed(path: Path) -> None:
     """The file is in WAL mode with `synchronous=FULL`: a commit is on disk before the call returns."""
     async with SQLiteLedger(path) as ledger:
