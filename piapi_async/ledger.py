@@ -18,7 +18,7 @@ from piapi_async import _checks
 from piapi_async import _ledger_acts as acts
 from piapi_async._canonical import Content
 from piapi_async._clock import Clock
-from piapi_async._ledger_acts import LEASE, LOST, Claim, LeaseLostError
+from piapi_async._ledger_acts import BURIED, LEASE, LOST, Claim, LeaseLostError
 from piapi_async._ledger_rows import Row
 from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._ledger_states import TABLE, JobEvent, JobState
@@ -26,7 +26,7 @@ from piapi_async._sqlite import Door
 from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import TaskInfo
 
-__all__ = ["LEASE", "LOST", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", "Row", "SQLiteLedger"]
+__all__ = ["BURIED", "LEASE", "LOST", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", "Row", "SQLiteLedger"]
 
 
 class SQLiteLedger:

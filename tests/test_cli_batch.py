@@ -1,11 +1,14 @@
 """`piapi-async batch` and `piapi-async ledger`, in this process and in virtual time; and how JOBS is read."""
 
+import asyncio
 import csv
 import io
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +24,14 @@ from rich.console import Console
 from strategies import JSON
 
 from piapi_async import errors, events, flux
+from piapi_async._canonical import content_of
 from piapi_async._cli_batch_report import report_rows
 from piapi_async._cli_batch_screen import SHOWN, Tally
 from piapi_async._cli_jobs import COLUMNS, KINDS, JobsFile, MistakeError, Order
 from piapi_async._outcomes import Failed, Succeeded
+from piapi_async._owner import new_owner
 from piapi_async.emulator import Constant, Emulator
+from piapi_async.ledger import SQLiteLedger
 from piapi_async.task import TaskInfo, TaskStatus
 
 LINK = "https://example.com/a.jpg"
@@ -527,6 +533,24 @@ class TestLedger:
         with Path("jobs.jsonl").open("rb") as file:
             jobs = JobsFile(file=file, name="jobs", format="jsonl", folder=Path(), out=Path("out"))
             assert [row.reason for row in report_rows(jobs, ledger=Path("ledger.db"), reasons={})] == ["", reason]
+
+    def test_what_a_killed_batch_left(self, ground: Ground) -> None:
+        """What a process was submitting when it was killed is in doubt; what one that lives submits now is not."""
+        bear = asyncio.run(content_of(flux.Txt2Img(prompt="a bear")))
+        code = "from piapi_async._owner import new_owner; print(new_owner())"
+        gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+        async def submit(key: str, *, owner: str) -> None:
+            async with SQLiteLedger("ledger.db") as ledger:
+                await ledger.claim(bear, key=key, owner=owner, save=True)
+                await ledger.send(key, owner=owner, token=None, points=1, limit=None)
+
+        asyncio.run(submit("old", owner=gone))
+        asyncio.run(submit("new", owner=new_owner()))
+        told = json.loads(ground("ledger", "show", "ledger.db", "--json").stdout)
+        assert told["jobs"]["submitting"] == 2
+        (doubt,) = told["in_doubt"]
+        assert (doubt["key"], doubt["why"]) == ("old", "the process that submitted it ended before the answer came")
 
     def test_many_doubts(self, ground: Ground) -> None:
         """Of many doubts twenty are shown."""

@@ -19,13 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from piapi_async import Txt2Img
 from piapi_async._canonical import Content, content_of
-from piapi_async._ledger_acts import BURIED
 from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._owner import is_gone, new_owner
 from piapi_async._sqlite import Door, log_ahead
 from piapi_async._wire import parse_task
 from piapi_async.errors import LedgerConflictError, LedgerError, SpendLimitError
-from piapi_async.ledger import LEASE, LOST, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
+from piapi_async.ledger import BURIED, LEASE, LOST, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
 from piapi_async.task import TaskInfo
 
 KEYS = st.sampled_from(["a", "b", "c"])
