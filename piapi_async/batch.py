@@ -315,6 +315,8 @@ class Batch:
         if self._deadline is not None:
             self._ends_at = loop.time() + self._deadline if self._ends_at is None else self._ends_at
             timer = loop.call_at(self._ends_at, self._time_is_up)
+            if self._ends_at <= loop.time():  # the workers would begin before the timer
+                self._time_is_up()
         try:
             await self._crew.run()
         finally:

@@ -556,6 +556,22 @@ async def test_a_deadline_ends_the_batch(db: Path) -> None:
         emulator.check.exactly(5, "create")
 
 
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_a_deadline_that_passed_lets_nothing_begin(db: Path, is_noted: bool) -> None:
+    """Neither with no time at all, nor when it passes while there is nothing to do."""
+    async with short() as emulator, session_on(emulator) as session:
+        ledger = db if is_noted else None
+        assert (
+            errors_of(await Batch(session, ledger=ledger, deadline=0).gather(bears(2)))
+            == [errors.BatchStoppedError] * 2
+        )
+        async with Batch(session, ledger=ledger, deadline=50) as batch:
+            assert len(await batch.gather(bears(1))) == 1
+            await asyncio.sleep(60)
+            assert errors_of(await batch.gather(bears(2, first=1))) == [errors.BatchStoppedError] * 2
+        emulator.check.exactly(1, "create")
+
+
 async def test_no_credit_stops_the_batch(db: Path) -> None:
     """After a refusal for want of money nothing more is submitted; what is in flight is given; the rest is planned."""
     async with short(credits=45_000) as emulator, session_on(emulator) as session:
