@@ -104,7 +104,9 @@ class Crew:
             await self._report(doubtful)
 
     async def _begin(self) -> None:
-        """Take over what other runs left, and let what was paid for come first."""
+        """Make the place for pictures, take over what other runs left, and let what was paid for come first."""
+        if self.jobs.save_to is not None:
+            await asyncio.to_thread(self.jobs.save_to.mkdir, parents=True, exist_ok=True)
         ledger = self.jobs.ledger
         if ledger is None:
             return

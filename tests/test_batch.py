@@ -446,7 +446,8 @@ async def test_a_disk_that_takes_no_pictures_stops_the_batch(db: Path, tmp_path:
     """No more are paid for when there is no place for them; those that are come when there is."""
     (tmp_path / "file").write_text("in the way")
     async with short() as emulator, session_on(emulator) as session:
-        outcomes = await Batch(session, ledger=db, save_to=tmp_path / "file", max_in_flight=2).gather(bears(9))
+        batch = Batch(session, ledger=db, save_to=tmp_path, name="file/{task_id}", max_in_flight=2)
+        outcomes = await batch.gather(bears(9))
         emulator.check.at_most(4, "create")
         assert isinstance(outcomes[0], Failed)
         assert isinstance(outcomes[0].error, OSError)
@@ -454,6 +455,20 @@ async def test_a_disk_that_takes_no_pictures_stops_the_batch(db: Path, tmp_path:
         again = await Batch(session, ledger=db, save_to=tmp_path / "out").gather(bears(9))
         emulator.check.exactly(9, "create")
     assert errors_of(again) == [None] * 9
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_a_folder_that_cannot_be_made_is_found_out_before_anything_is_paid(
+    db: Path, tmp_path: Path, is_noted: bool
+) -> None:
+    """Where pictures cannot go nothing is submitted, and the error says so."""
+    (tmp_path / "file").write_text("in the way")
+    async with short() as emulator, session_on(emulator) as session:
+        batch = Batch(session, ledger=db if is_noted else None, save_to=tmp_path / "file" / "out")
+        outcomes = await batch.gather(bears(2))
+        emulator.check.exactly(0, "create")
+    assert errors_of(outcomes) == [errors.BatchStoppedError] * 2
+    assert isinstance(outcomes[0].error.__cause__, NotADirectoryError)  # type: ignore[union-attr] # it failed
 
 
 # An end before the end.
