@@ -15,7 +15,7 @@ import attrs
 
 from piapi_async import _media
 from piapi_async._sources import is_heavy
-from piapi_async.task import Submittable, TaskInfo
+from piapi_async.task import Submittable, TaskInfo, TaskRequest
 
 _PICTURE = "sha256"
 
@@ -43,6 +43,11 @@ class Content:
     def model(self) -> str:
         """The service's name of the model."""
         return str(json.loads(self.text)["model"])
+
+    @property
+    def request(self) -> TaskRequest:
+        """The request, its pictures by their hashes: to be told, not to be sent."""
+        return TaskRequest(**json.loads(self.text))
 
     def fits(self, info: TaskInfo, *, sent: Collection[str] = ()) -> bool:
         """Whether a task can be of this request: it shows no field that differs from what was set.

@@ -290,7 +290,7 @@ class Jobs:
     async def _brought_home(self, job: Job, row: Row, info: TaskInfo) -> Outcome | None:
         """Save what a task gave, and note where it is."""
         try:
-            paths = await self._save(info, request=job.request)
+            paths = await self._save(info, request=job.request or row.content.request)
         except (errors.OutputError, errors.TransportError, OSError) as error:
             expired = self._expired(row, info, error)
             await self._finish(row, info, error=None if expired is None else str(expired))
@@ -311,7 +311,7 @@ class Jobs:
         expired.__cause__ = error
         return expired
 
-    async def _save(self, info: TaskInfo, *, request: Submittable | None) -> tuple[Path, ...]:
+    async def _save(self, info: TaskInfo, *, request: Submittable) -> tuple[Path, ...]:
         if self.save_to is None or not info.images:
             return ()
         for pause in SAVE_AGAIN:
@@ -320,7 +320,7 @@ class Jobs:
             await self.clock.sleep(pause)
         return await self._saved(info, self.save_to, request=request)
 
-    async def _saved(self, info: TaskInfo, directory: Path, *, request: Submittable | None) -> tuple[Path, ...]:
+    async def _saved(self, info: TaskInfo, directory: Path, *, request: Submittable) -> tuple[Path, ...]:
         try:
             return await self.session.save(info, directory, name=self.name, sidecar=self.sidecar, request=request)
         except OSError as error:

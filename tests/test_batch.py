@@ -410,7 +410,9 @@ async def test_what_was_being_saved_in_a_killed_run_is_saved_again(db: Path, tmp
         (outcome,) = await Batch(session, **given).gather(bears(1))
         emulator.check.exactly(1, "create")
     assert isinstance(outcome, Succeeded)
-    assert sorted(path.suffix for path in out.iterdir()) == [".json", ".png"]
+    sidecar, picture = sorted(out.iterdir())
+    assert (sidecar.suffix, picture.suffix) == (".json", ".png")
+    assert json.loads(sidecar.read_text(encoding="utf-8"))["request"]["input"]["prompt"] == "bear 0"
 
 
 async def test_a_result_that_expired_is_told_once_and_for_all(db: Path, tmp_path: Path) -> None:
