@@ -323,7 +323,7 @@ async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
         try:
             async for outcome in batch:
                 tally.take(outcome)
-        except (PiAPIError, OSError) as error:
+        except (PiAPIError, OSError, MistakeError) as error:
             plan.stopped = spoken(error)
 
 

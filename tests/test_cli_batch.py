@@ -300,6 +300,21 @@ class TestTrouble:
         told = summed(result)
         assert (result.exit_code, told["completed"], told["failed"], told["unfinished"]) == (1, 0, 0, 3)
 
+    def test_a_file_that_changes_meanwhile(self, ground: Ground) -> None:
+        """A line that is no job any longer stops the batch: it is summed up, and the same command goes on."""
+        for name in ("1.jpg", "2.jpg"):
+            shutil.copy(CAT, name)
+        lines = [{"prompt": "a", "image": name} for name in ("1.jpg", "2.jpg")]
+        Path("jobs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        ground.timers.append((1.0, Path("2.jpg").unlink))
+        result = ground("batch", "jobs.jsonl", "--json", "--max-in-flight", "1")
+        told = summed(result)
+        assert (result.exit_code, told["completed"], told["unfinished"]) == (1, 1, 1)
+        assert told["stopped"] == "jobs.jsonl:2: image '2.jpg' is neither a file nor an http(s) URL"
+        shutil.copy(CAT, "2.jpg")
+        assert summed(ground("batch", "jobs.jsonl", "--json"))["completed"] == 2
+        assert len(ground.emulator.charges) == 2
+
     def test_a_folder_that_cannot_be_made(self, ground: Ground) -> None:
         """Where no ledger can be, nothing is submitted."""
         Path("file").touch()
