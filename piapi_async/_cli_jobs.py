@@ -111,7 +111,7 @@ class JobsFile:
         out: The folder of the results, in which no pattern finds anything: started again, the batch would take results
             for sources.
 
-        depth: How many folders below it they are.
+        depth: How many folders below it they may be.
     """
 
     file: IO[bytes]
@@ -177,7 +177,7 @@ class JobsFile:
         return glob.glob(pattern, root_dir=self.folder, recursive=True)  # noqa: PTH207 - `Path.glob` takes no absolute one
 
     def _is_result(self, path: Path) -> bool:
-        return self.out.resolve() in (path.parent.resolve() / path.name).parents[self.depth : self.depth + 1]
+        return self.out.resolve() in (path.parent.resolve() / path.name).parents[: self.depth + 1]
 
     def _is_pattern(self, image: str) -> bool:
         is_link = _checks.is_http_url(image) or _media.is_data_uri(image)

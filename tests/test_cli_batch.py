@@ -116,13 +116,14 @@ class TestBatch:
         assert len(ground.emulator.charges) == 1
 
     def test_results_are_no_sources_in_folders_either(self, ground: Ground) -> None:
-        """So it is when `--name` puts them into folders."""
+        """So it is when `--name` puts them into folders, also for those of a run that did not."""
         Path("photos").mkdir()
         shutil.copy(CAT, "photos")
         Path("jobs.jsonl").write_text(json.dumps({"prompt": "a", "image": "**/*.[jp][pn]g"}), encoding="utf-8")
         for _ in range(2):
             result = ground("batch", "jobs.jsonl", "--out", "out", "--name", "{date}/{task_id}", "--json")
             assert (result.exit_code, summed(result)["jobs"]) == (0, 1)
+            shutil.copy(CAT, "out")
         assert len(ground.emulator.charges) == 1
 
     def test_names_and_sidecars(self, ground: Ground, tmp_path: Path) -> None:
