@@ -172,13 +172,14 @@ async def test_equal_jobs_are_given_up_together(db: Path, on_doubt: OnDoubt) -> 
     Decided one by one, the earlier would be given up as too early to tell, or be paid for anew though it has a task.
     """
     bear, other = bears(2)
+    jobs = [(bear, "early"), (other, "between"), (bear, "late")]
     async with short() as emulator, session_on(emulator) as session:
         emulator.faults.next("create", "cut-after-accept", times=3)
-        for jobs in ([bear], [other], [bear, bear]):
-            await Batch(session, ledger=db, on_doubt="skip").gather(jobs)
+        for job in jobs:
+            await Batch(session, ledger=db, on_doubt="skip").gather([job])
             await asyncio.sleep(5)
         batch = Batch(session, ledger=db, on_doubt=on_doubt, reconcile_within=30)
-        assert errors_of(await batch.gather([bear, other, bear])) == [None] * 3
+        assert errors_of(await batch.gather(reversed(jobs))) == [None] * 3
         emulator.check.exactly(3, "create")
         emulator.check.exactly(2, "history")
 
