@@ -172,7 +172,7 @@ def send(
     row = _get(db, key=key)
     if row.owner != owner:
         raise LeaseLostError(f"job {key!r} was taken over by another process; nothing was sent")
-    total = spent(db) - row.points
+    total = spent(db)
     if limit is not None and total + points > limit:
         raise errors.SpendLimitError(
             f"job {key!r} costs about {points / POINTS_PER_USD:.4f} USD, and {total / POINTS_PER_USD:.4f} USD of"

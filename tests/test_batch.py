@@ -589,6 +589,31 @@ async def test_a_deadline_that_passed_lets_nothing_begin(db: Path, is_noted: boo
         emulator.check.exactly(1, "create")
 
 
+async def test_leaving_early_waits_for_the_answer_to_a_submit(db: Path) -> None:
+    """What was being paid for is known, and on disk, when the `async with` is left."""
+    async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
+        async with Batch(session, ledger=ledger, max_in_flight=2) as batch:
+            batch.add(bears(1)[0])
+            await anext(batch)
+            emulator.faults.next("create", "slow-headers", seconds=5.0)
+            batch.add(bears(2)[1])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(batch), 1.0)
+            assert (await ledger.counts())[JobState.SUBMITTING] == 1
+        assert [row.state async for row in ledger.rows()] == [JobState.COMPLETED, JobState.SUBMITTED]
+
+
+async def test_the_first_trouble_is_the_one_that_is_told(db: Path) -> None:
+    """What goes wrong afterwards, with what is in flight, does not hide why the batch stopped."""
+    ledger = Failing(db, name="finished", times=1)
+    async with short(credits=15_000) as emulator, session_on(emulator) as session, ledger:
+        async with Batch(session, ledger=ledger, max_in_flight=2) as batch:
+            batch.add_many(bears(5))
+            with pytest.raises(errors.InsufficientCreditsError):
+                [outcome async for outcome in batch]
+        assert (await ledger.counts())[JobState.SUBMITTED] == 1
+
+
 async def test_no_credit_stops_the_batch(db: Path) -> None:
     """After a refusal for want of money nothing more is submitted; what is in flight is given; the rest is planned."""
     async with short(credits=45_000) as emulator, session_on(emulator) as session:
