@@ -32,8 +32,8 @@ SETTLE = 10.0
 class Journal:
     """Told of each attempt at a submit, and waited for. This one keeps nothing; a durable record derives from it."""
 
-    async def sending(self) -> None:
-        """The next byte is the POST's first. What this raises keeps the POST from being made."""
+    async def sending(self, body: Content) -> None:
+        """The next byte is the POST's first, and this is all of it. What it raises keeps the POST from being made."""
 
     async def refused(self) -> None:
         """Nothing was sent, or the service said no: there is certainly no task from this attempt."""
@@ -302,7 +302,8 @@ class Api:
     async def _post(self, call: _calls.Call, *, body: Body, submission: Submission) -> TaskInfo:
         journal = submission.journal
         try:
-            await journal.sending()
+            assert call.body is not None
+            await journal.sending(call.body)
             answer = await self.transport.exchange(call, body=body)
             info = self._read(_wire.decode_task, answer, secret=submission.secret)
         except BaseException as error:

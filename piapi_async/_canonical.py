@@ -7,7 +7,7 @@ jobs although a file was moved, and a ledger does not hold pictures.
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import attrs
 
 from piapi_async import _media
 from piapi_async._sources import is_heavy
-from piapi_async.task import Submittable, TaskInfo
+from piapi_async.task import Submittable, TaskInfo, TaskRequest
 
 _PICTURE = "sha256"
 
@@ -44,11 +44,21 @@ class Content:
         """The service's name of the model."""
         return str(json.loads(self.text)["model"])
 
-    def fits(self, info: TaskInfo) -> bool:
+    @property
+    def request(self) -> TaskRequest:
+        """The request, its pictures by their hashes: to be told, not to be sent."""
+        return TaskRequest(**json.loads(self.text))
+
+    def fits(self, info: TaskInfo, *, sent: Collection[str] = ()) -> bool:
         """Whether a task can be of this request: it shows no field that differs from what was set.
 
         The service may leave fields out of its echo, and may have put a link where a picture was sent; what cannot be
         compared does not count. Model, kind of task and prompt have to be there.
+
+        Args:
+            info: The task.
+
+            sent: The hashes of the request's pictures as they went out, if that differs from how they were given.
         """
         asked = json.loads(self.text)
         echo = info.raw.get("input")
@@ -56,7 +66,7 @@ class Content:
             return False
         if "prompt" in asked["input"] and "prompt" not in echo:
             return False
-        return _agrees(asked["input"], _plain(echo))
+        return _agrees(asked["input"], _plain(echo), sent=sent)
 
 
 async def content_of(request: Submittable) -> Content:
@@ -113,11 +123,13 @@ def _picture_or_text(value: str) -> Any:
         return value
 
 
-def _agrees(asked: Any, shown: Any) -> bool:
+def _agrees(asked: Any, shown: Any, *, sent: Collection[str]) -> bool:
     if isinstance(asked, dict) and isinstance(shown, dict):
-        return all(_agrees(item, shown[key]) for key, item in asked.items() if key in shown)
+        if _PICTURE in asked and shown.get(_PICTURE) in sent:
+            return True
+        return all(_agrees(item, shown[key], sent=sent) for key, item in asked.items() if key in shown)
     if isinstance(asked, list) and isinstance(shown, list):
-        return len(asked) == len(shown) and all(map(_agrees, asked, shown))
+        return len(asked) == len(shown) and all(_agrees(*pair, sent=sent) for pair in zip(asked, shown, strict=True))
     if isinstance(asked, dict) and _PICTURE in asked:
         return True  # a link, or bare base64: not to be compared with a hash
     return bool(asked == shown)

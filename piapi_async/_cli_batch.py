@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, get_args
@@ -18,14 +18,13 @@ from rich.console import Console
 from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._arguments import LocalImages
-from piapi_async._cli_batch_report import report_rows
+from piapi_async._cli_batch_report import write
 from piapi_async._cli_batch_screen import Tally
 from piapi_async._cli_jobs import FORMATS, JobsFile, MistakeError, Order
 from piapi_async._cli_program import FAILED, MISUSED, spoken
 from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_session import opened
 from piapi_async._jobs import OnDoubt
-from piapi_async._report import write_report
 from piapi_async._text import counted
 from piapi_async.batch import Batch
 from piapi_async.errors import LedgerError, PiAPIError
@@ -87,6 +86,8 @@ class Plan:
 )
 @click.argument("jobs", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), shell_complete=types.files)
 @options.out(".", about="Where the pictures go.")
+@options.naming
+@options.sidecar
 @click.option(
     "--ledger",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -125,6 +126,8 @@ def batch(
     *,
     jobs: Path,
     out: Path,
+    name: str | None,
+    sidecar: bool,
     ledger: Path | None,
     format: str | None,  # noqa: A002 - as the option is called
     dry_run: bool,
@@ -149,7 +152,7 @@ def batch(
 
     To try it without a key run 'piapi-async emulator' in another window.
     """
-    with _opened(jobs, format=format, out=out) as file, _warned_once():
+    with _opened(jobs, format=format, out=out, depth=(name or "").count("/")) as file, _warned_once():
         survey = look_through(file)
         if survey.mistakes:
             return _refuse(survey)
@@ -166,6 +169,8 @@ def batch(
                 "on_doubt": on_doubt,
                 "max_spend_usd": max_spend,
                 "save_to": out,
+                "name": name,
+                "sidecar": sidecar,
                 "deadline": deadline,
                 "webhook": told,
             },
@@ -178,14 +183,14 @@ def batch(
 
 
 @contextmanager
-def _opened(path: Path, *, format: str | None, out: Path) -> Iterator[JobsFile]:  # noqa: A002 - as above
+def _opened(path: Path, *, format: str | None, **more: Any) -> Iterator[JobsFile]:  # noqa: A002 - as above
     is_stdin = str(path) == "-"
     known = format or FORMATS.get(path.suffix.lower())
     if known is None:
         raise ValueError(f"--format must be given for {path}; endings that tell are {', '.join(FORMATS)}")
     with click.open_file(str(path), "rb") as given, _seekable(given) as file:
         folder = Path() if is_stdin else path.parent
-        yield JobsFile(file=file, name="stdin" if is_stdin else str(path), format=known, folder=folder, out=out)
+        yield JobsFile(file=file, name="stdin" if is_stdin else str(path), format=known, folder=folder, **more)
 
 
 @contextmanager
@@ -271,14 +276,23 @@ def _carry_out(plan: Plan, *, setting: Setting, is_json: bool) -> int:
         if not at_rest:
             yield f"a submit may have been under way; 'piapi-async ledger show {plan.ledger}' tells what is in doubt"
 
-    with tally:
-        work = _work(plan, tally=tally, stopping=stopping)
-        run(work, setting=setting, say=tally.say, farewell=farewell, on_interrupt=stopping)
-    summary = _summary(plan, tally)
-    click.echo(json.dumps(summary) if is_json else _as_text(summary))
+    def sum_up() -> dict[str, Any]:
+        summary = _summary(plan, tally)
+        click.echo(json.dumps(summary) if is_json else _as_text(summary))
+        return summary
+
+    try:
+        with tally:
+            work = _work(plan, tally=tally, stopping=stopping)
+            run(work, setting=setting, say=tally.say, farewell=farewell, on_interrupt=stopping)
+    except Interrupted:
+        plan.report = None
+        sum_up()
+        raise
+    summary = sum_up()
     if plan.report is not None:
         click.echo("writing the report", err=True)
-        _write(plan, report=plan.report, reasons=tally.reasons)
+        write(plan.jobs, report=plan.report, ledger=plan.ledger, stopped=plan.stopped, reasons=tally.reasons)
     return _verdict(plan, summary, stopping=stopping)
 
 
@@ -309,7 +323,7 @@ async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
         try:
             async for outcome in batch:
                 tally.take(outcome)
-        except (PiAPIError, OSError) as error:
+        except (PiAPIError, OSError, MistakeError) as error:
             plan.stopped = spoken(error)
 
 
@@ -360,13 +374,6 @@ def _as_text(summary: dict[str, Any]) -> str:
     always = ("jobs", "completed", "pictures")
     lines = [f"{name.replace('_', ' '):<10} {shown[name]}" for name in _FACTS if shown[name] or name in always]
     return "\n".join(lines)
-
-
-def _write(plan: Plan, *, report: Path, reasons: Mapping[str, str]) -> None:
-    rows = report_rows(plan.jobs, ledger=plan.ledger, reasons=reasons)
-    about = {"jobs": plan.jobs.name, "ledger": str(plan.ledger), "stopped": plan.stopped}
-    given = {name: value for name, value in about.items() if value}
-    write_report(rows, report, title=f"Batch {plan.jobs.name}", about=given)
 
 
 def _verdict(plan: Plan, summary: dict[str, Any], *, stopping: _Stopping) -> int:

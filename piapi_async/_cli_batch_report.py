@@ -8,12 +8,17 @@ from typing import Any
 
 from piapi_async._canonical import content_of
 from piapi_async._cli_jobs import JobsFile, MistakeError, Order
-from piapi_async._report import ReportRow
-from piapi_async.ledger import JobState, Row, SQLiteLedger
+from piapi_async._report import ReportRow, write_report
+from piapi_async.ledger import LOST, JobState, Row, SQLiteLedger
 from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import Submittable
 
-LOST = "the answer to its submit was lost: a task may exist and may be billed"
+
+def write(jobs: JobsFile, *, report: Path, ledger: Path, stopped: str, reasons: Mapping[str, str]) -> None:
+    """Write the report; the arguments are those of `report_rows`, and why the batch stopped, if it did."""
+    about = {"jobs": jobs.name, "ledger": str(ledger), "stopped": stopped}
+    given = {name: value for name, value in about.items() if value}
+    write_report(report_rows(jobs, ledger=ledger, reasons=reasons), report, title=f"Batch {jobs.name}", about=given)
 
 
 def report_rows(jobs: JobsFile, *, ledger: Path, reasons: Mapping[str, str]) -> Iterator[ReportRow]:
@@ -74,7 +79,7 @@ def _reason(row: Row | None) -> str:
     """What the ledger knows of why there are no pictures."""
     if row is None or row.state in (JobState.PLANNED, JobState.SUBMITTED):
         return ""
-    return LOST if row.info is None else row.error or ""
+    return row.error or "" if row.info is not None else f"{row.error or LOST}: a task may exist and may be billed"
 
 
 def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

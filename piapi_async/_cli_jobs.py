@@ -110,6 +110,8 @@ class JobsFile:
 
         out: The folder of the results, in which no pattern finds anything: started again, the batch would take results
             for sources.
+
+        depth: How many folders below it they may be.
     """
 
     file: IO[bytes]
@@ -117,6 +119,7 @@ class JobsFile:
     format: str
     folder: Path
     out: Path
+    depth: int = 0
 
     def orders(self) -> Iterator[Order]:
         """All jobs.
@@ -162,8 +165,7 @@ class JobsFile:
         if key is not None:
             raise ValueError(f"key {key!r} cannot be that of all files of the pattern {image!r}; leave it out")
         found = sorted(path for path in map(self.folder.joinpath, self._found(image)) if path.is_file())
-        results = self.out.resolve()
-        sources = [path for path in found if path.parent.resolve() != results]
+        sources = [path for path in found if not self._is_result(path)]
         where = f" but in {self.out}, where the results go; choose another --out" if found else ""
         if not sources:
             raise ValueError(f"image {image!r} finds no file{where}")
@@ -173,6 +175,9 @@ class JobsFile:
 
     def _found(self, pattern: str) -> Sequence[str]:
         return glob.glob(pattern, root_dir=self.folder, recursive=True)  # noqa: PTH207 - `Path.glob` takes no absolute one
+
+    def _is_result(self, path: Path) -> bool:
+        return self.out.resolve() in (path.parent.resolve() / path.name).parents[: self.depth + 1]
 
     def _is_pattern(self, image: str) -> bool:
         is_link = _checks.is_http_url(image) or _media.is_data_uri(image)

@@ -13,8 +13,9 @@ import click
 from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._cli_run import Setting, run
+from piapi_async._owner import is_gone
 from piapi_async._text import one_line
-from piapi_async.ledger import JobState, Row, SQLiteLedger
+from piapi_async.ledger import BURIED, LOST, JobState, Row, SQLiteLedger
 
 T = TypeVar("T")
 
@@ -62,11 +63,18 @@ def show(setting: Setting, /, *, file: Path, is_json: bool) -> None:
             "jobs": {str(state): number for state, number in counts.items()},
             "usd": await book.spent(),
             "unsaved": sum([1 async for _ in book.rows(JobState.COMPLETED, is_unsaved=True)]),
-            "in_doubt": [_doubt(row) async for row in book.rows(JobState.IN_DOUBT)],
+            "in_doubt": [
+                _doubt(row) async for row in book.rows(JobState.SUBMITTING, JobState.IN_DOUBT) if _is_left(row)
+            ],
         }
 
     told = _with(file, work, setting=setting)
     click.echo(json.dumps(told) if is_json else "\n".join(_lines(told)))
+
+
+def _is_left(row: Row) -> bool:
+    """Whether a submit is under way no longer; who was killed had no time to say so."""
+    return row.state is JobState.IN_DOUBT or row.owner is None or is_gone(row.owner)
 
 
 def _doubt(row: Row) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def _doubt(row: Row) -> dict[str, Any]:
         "key": row.key,
         "since": since,
         "attempts": row.attempts,
-        "why": "the answer to its submit was lost: a task may exist and may be billed",
+        "why": row.error or (BURIED if row.state is JobState.SUBMITTING else LOST),
         "prompt": asked["input"].get("prompt"),
     }
 
@@ -87,10 +95,12 @@ def _lines(told: dict[str, Any]) -> Sequence[str]:
     lines = [f"{name:<11} {number:,}" for name, number in facts.items() if number or name == "jobs"]
     lines.append(f"{'USD':<11} {told['usd']:,.4f}")
     doubts = told["in_doubt"]
-    lines += [one_line(f"in doubt since {it['since']}: {it['key']} ({it['prompt']})") for it in doubts[:SHOWN]]
+    for it in doubts[:SHOWN]:
+        lines.append(one_line(f"in doubt since {it['since']}: {it['key']} ({it['prompt']})"))
+        lines.append(f"  why: {one_line(it['why'])}")
     if doubts:
         lines += [f"in doubt: and {len(doubts) - SHOWN:,} more"] if len(doubts) > SHOWN else []
-        lines.append("in doubt means: the answer to the submit was lost, so a task may exist and may be billed")
+        lines.append("in doubt means: a task may exist and may be billed")
     return lines
 
 

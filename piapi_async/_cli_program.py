@@ -28,6 +28,7 @@ _SAID_OTHERWISE = (
     (re.compile(r"session\.task\(['\"]([^'\"]*)['\"]\)\.wait\(\)"), r"'piapi-async task wait \1'"),
     (re.compile(r"pass api_key= or set PIAPI_API_KEY"), "set PIAPI_API_KEY"),
     (re.compile(r"on_doubt='(\w+)'"), r"--on-doubt \1"),
+    (re.compile(r"^name must be a template"), "--name must be a template"),
     (re.compile(r"\bmax_spend_usd="), "--max-spend "),
     (re.compile(r"\bmax_spend_usd\b"), "--max-spend"),
     (re.compile(r"forget\('([^']*)'\) that one"), r"'piapi-async ledger forget FILE \1' that one"),

@@ -104,7 +104,9 @@ class Crew:
             await self._report(doubtful)
 
     async def _begin(self) -> None:
-        """Take over what other runs left, and let what was paid for come first."""
+        """Make the place for pictures, take over what other runs left, and let what was paid for come first."""
+        if self.jobs.save_to is not None:
+            await asyncio.to_thread(self.jobs.save_to.mkdir, parents=True, exist_ok=True)
         ledger = self.jobs.ledger
         if ledger is None:
             return
@@ -177,7 +179,11 @@ class Crew:
 
     def _pause(self) -> float:
         """Seconds until a reading of the history may tell something new: a token tells at once."""
-        ripe = min(doubtful.row.since or 0.0 for doubtful in self._doubts) + self.within - self._clock.now()
+        last: dict[str, float] = {}  # of equal jobs, which are told apart together
+        for doubtful in self._doubts:
+            fingerprint = doubtful.row.content.fingerprint
+            last[fingerprint] = max(last.get(fingerprint, 0.0), doubtful.row.since or 0.0)
+        ripe = min(last.values()) + self.within - self._clock.now()
         return min(ripe, self.within / READINGS) if self.jobs.webhook is not None else ripe
 
     async def _is_decided(self, doubtful: Doubtful, finding: Finding, *, ledger: SQLiteLedger) -> bool:
@@ -214,7 +220,7 @@ class Crew:
             request=job.request,
             since=row.since or 0.0,
         )
-        await self.jobs.let_go(row)
+        await self.jobs.let_go(row, why=doubtful.why)
         await self._give(job, Failed(key=row.key, request=job.request, error=error))
 
     async def _give(self, job: Job, outcome: Outcome | None) -> None:

@@ -10,15 +10,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
-from piapi_async import errors
+from piapi_async import _content, errors
 from piapi_async._api import Journal
 from piapi_async._budget import Budget, Reservation
 from piapi_async._canonical import Content, content_of
 from piapi_async._clock import Clock
 from piapi_async._ledger_states import JobState
 from piapi_async._outcomes import Failed, Outcome, Succeeded
+from piapi_async._sources import off_loop
 from piapi_async.handle import outcome_of
-from piapi_async.ledger import LeaseLostError, Row, SQLiteLedger
+from piapi_async.ledger import LOST, LeaseLostError, Row, SQLiteLedger
 from piapi_async.polling import Unset
 from piapi_async.session import Session
 from piapi_async.task import Submittable, TaskInfo, WebhookConfig
@@ -106,10 +107,13 @@ class Entry(Journal):
     clock: Clock
     trouble: Callable[[Exception], None]
 
-    async def sending(self) -> None:
-        """Get the permission to pay."""
+    async def sending(self, body: _content.Content) -> None:
+        """Get the permission to pay, and note how the pictures go out: the service may show them so."""
+        sent = await off_loop(lambda: body.digests) if len(body.parts) > 1 else ()
         try:
-            await self.ledger.send(self.key, owner=self.owner, token=self.token, points=self.points, limit=self.limit)
+            await self.ledger.send(
+                self.key, owner=self.owner, token=self.token, points=self.points, limit=self.limit, sent=sent
+            )
         except errors.LedgerError as error:
             error.safe_to_resubmit = True
             raise
@@ -168,6 +172,10 @@ class Jobs:
 
         save_to: Where pictures go, or `None`.
 
+        name: How they are named, or `None` for the task's id.
+
+        sidecar: Whether a JSON file is written beside them.
+
         webhook: Where the service is to report tasks as well.
 
         limit: How long a task may be waited for from now on.
@@ -180,6 +188,8 @@ class Jobs:
     owner: str
     budget: Budget
     save_to: Path | None
+    name: str | None
+    sidecar: bool
     webhook: WebhookConfig | None
     limit: Callable[[], float | Unset]
     trouble: Callable[[Exception], None]
@@ -209,7 +219,7 @@ class Jobs:
                     job.request, timeout=self.limit(), webhook=self.webhook, journal=Unrecorded(reservation)
                 )
             self.budget.settle(info)
-            paths = await self._save(info)
+            paths = await self._save(info, request=job.request)
         except (errors.PiAPIError, OSError, TypeError, ValueError) as error:
             return self._failed(job, error, info=info)
         return self._succeeded(job, info, paths)
@@ -221,7 +231,7 @@ class Jobs:
         if not is_mine:
             return Held(job)
         if row.state is JobState.IN_DOUBT:
-            return Doubtful(job, row, "the answer to its submit was lost")
+            return Doubtful(job, row, row.error or LOST)
         try:
             info = row.info or await self._completed(job, row, ledger=ledger)
         except (errors.PiAPIError, OSError, TypeError, ValueError) as error:
@@ -267,7 +277,7 @@ class Jobs:
     ) -> Outcome | Held | Doubtful | None:
         """What to do with a job that has no completed task."""
         if isinstance(error, errors.SubmissionInDoubtError):
-            return Doubtful(job, await ledger.get(row.key) or row, str(error))
+            return Doubtful(job, await ledger.get(row.key) or row, f"{LOST}: {error.__cause__}")
         info = error.info if isinstance(error, errors.TaskError) else None
         if info is not None and info.is_terminal:
             await self._finish(row, info, error=str(error))
@@ -280,7 +290,7 @@ class Jobs:
     async def _brought_home(self, job: Job, row: Row, info: TaskInfo) -> Outcome | None:
         """Save what a task gave, and note where it is."""
         try:
-            paths = await self._save(info)
+            paths = await self._save(info, request=job.request or row.content.request)
         except (errors.OutputError, errors.TransportError, OSError) as error:
             expired = self._expired(row, info, error)
             await self._finish(row, info, error=None if expired is None else str(expired))
@@ -301,18 +311,18 @@ class Jobs:
         expired.__cause__ = error
         return expired
 
-    async def _save(self, info: TaskInfo) -> tuple[Path, ...]:
+    async def _save(self, info: TaskInfo, *, request: Submittable) -> tuple[Path, ...]:
         if self.save_to is None or not info.images:
             return ()
         for pause in SAVE_AGAIN:
             with suppress(errors.OutputError):
-                return await self._saved(info, self.save_to)
+                return await self._saved(info, self.save_to, request=request)
             await self.clock.sleep(pause)
-        return await self._saved(info, self.save_to)
+        return await self._saved(info, self.save_to, request=request)
 
-    async def _saved(self, info: TaskInfo, directory: Path) -> tuple[Path, ...]:
+    async def _saved(self, info: TaskInfo, directory: Path, *, request: Submittable) -> tuple[Path, ...]:
         try:
-            return await self.session.save(info, directory)
+            return await self.session.save(info, directory, name=self.name, sidecar=self.sidecar, request=request)
         except OSError as error:
             if not isinstance(error, errors.PiAPIError):
                 self.trouble(error)  # the next picture would not find room either
@@ -327,10 +337,12 @@ class Jobs:
         except errors.LedgerError as trouble:
             self.trouble(trouble)  # the next run finds the task again and looks at it once more
 
-    async def let_go(self, row: Row) -> None:
-        """Let others have a job, as it stands."""
+    async def let_go(self, row: Row, *, why: str | None = None) -> None:
+        """Let others have a job, as it stands; one in doubt with the reason."""
         assert self.ledger is not None
         with suppress(errors.LedgerError):
+            if why is not None:
+                await self.ledger.explain({row.key: why})
             await self.ledger.release(row.key, owner=self.owner)
 
     @property

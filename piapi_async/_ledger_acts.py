@@ -4,14 +4,15 @@ The states and who may change them are in `_ledger_states`; here they meet the r
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
-from piapi_async import _wire, errors
+from piapi_async import errors
 from piapi_async._canonical import Content
+from piapi_async._ledger_rows import COLUMNS, Row, read
 from piapi_async._ledger_states import JobEvent, JobState, after
 from piapi_async._owner import is_gone
 from piapi_async.prices import POINTS_PER_USD
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 LEASE = 60.0
 """Seconds for which a holder keeps its jobs without saying that it lives."""
 
+LOST = "the answer to its submit was lost"
+"""Why a job is in doubt, where nothing more is known."""
+
+BURIED = "the process that submitted it ended before the answer came"
+"""Why the jobs are in doubt that a holder left behind."""
+
 PAGE = 500
 """Rows that are read at once."""
 
-_COLUMNS = "id, key, state, request, attempts, since, token, task_id, points, info, paths, error, owner, changed_at"
 _ENDS = {
     TaskStatus.COMPLETED: JobEvent.COMPLETED,
     TaskStatus.FAILED: JobEvent.FAILED,
@@ -41,78 +47,6 @@ class LeaseLostError(errors.LedgerError):
 
 
 @attrs.frozen(kw_only=True)
-class Row:
-    """One job, as the ledger has it.
-
-    Attributes:
-        key: Its name.
-
-        state: Where it stands.
-
-        content: What is asked for, pictures by their hashes.
-
-        attempts: How often it was sent.
-
-        since: When it was last sent, seconds since 1970 (UTC), or `None`.
-
-        token: What the webhook URL of the last attempt carries, or `None`.
-
-        task_id: The task, once it is known.
-
-        points: What it costs: 0 while planned, an estimate until it is over, then what the service charged.
-
-        info: The task as it ended, without its input, or `None`.
-
-        paths: Where its pictures are, or `None` when they were not saved.
-
-        error: Why there will be no pictures, or `None`.
-
-        owner: Who holds it at this moment, or `None`.
-
-        changed_at: When it last changed, seconds since 1970 (UTC).
-    """
-
-    id: int = attrs.field(repr=False)
-    key: str
-    state: JobState
-    content: Content = attrs.field(repr=False)
-    attempts: int
-    since: float | None
-    token: str | None
-    task_id: str | None
-    points: int
-    info: TaskInfo | None = attrs.field(repr=False)
-    paths: tuple[Path, ...] | None
-    error: str | None
-    owner: str | None
-    changed_at: float
-
-    def is_settled(self, *, save: bool) -> bool:
-        """Whether nothing is left to do: it is over, and its pictures are on disk where they were wanted."""
-        return self.state.is_over and not (save and self.is_unsaved)
-
-    @property
-    def is_unsaved(self) -> bool:
-        """Whether it completed, and its pictures may still be fetched."""
-        return self.state is JobState.COMPLETED and self.paths is None and self.error is None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        return {
-            "key": self.key,
-            "state": str(self.state),
-            **json.loads(self.content.text),
-            "attempts": self.attempts,
-            "since": self.since,
-            "task_id": self.task_id,
-            "usd": self.points / POINTS_PER_USD,
-            "paths": None if self.paths is None else [str(path) for path in self.paths],
-            "error": self.error,
-            "changed_at": self.changed_at,
-        }
-
-
-@attrs.frozen(kw_only=True)
 class Claim:
     """A job as found, and whether it is now the caller's to work on."""
 
@@ -120,30 +54,10 @@ class Claim:
     is_mine: bool
 
 
-def _read(found: Sequence[Any]) -> Row:
-    number, key, state, request, attempts, since, token, task_id, points, info, paths, error, owner, changed_at = found
-    return Row(
-        id=number,
-        key=key,
-        state=JobState(state),
-        content=Content(request),
-        attempts=attempts,
-        since=since,
-        token=token,
-        task_id=task_id,
-        points=points,
-        info=None if info is None else _wire.parse_task(json.loads(info)),
-        paths=None if paths is None else tuple(map(Path, json.loads(paths))),
-        error=error,
-        owner=owner,
-        changed_at=changed_at,
-    )
-
-
 def find(db: "sqlite3.Connection", *, key: str) -> Row | None:
     """The job of that key."""
-    found = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE key = ?", (key,)).fetchone()  # noqa: S608 - our own names
-    return None if found is None else _read(found)
+    found = db.execute(f"SELECT {COLUMNS} FROM jobs WHERE key = ?", (key,)).fetchone()  # noqa: S608 - our own names
+    return None if found is None else read(found)
 
 
 def _get(db: "sqlite3.Connection", *, key: str) -> Row:
@@ -157,8 +71,8 @@ def page(db: "sqlite3.Connection", *, states: Sequence[str], beyond: int, is_uns
     """The next rows of these states, in the order in which they were planned."""
     places = ", ".join("?" * len(states))
     which = f"id > ? AND state IN ({places})" + " AND paths IS NULL AND error IS NULL" * is_unsaved
-    query = f"SELECT {_COLUMNS} FROM jobs WHERE {which} ORDER BY id LIMIT {PAGE}"  # noqa: S608 - the same
-    return list(map(_read, db.execute(query, (beyond, *states))))
+    query = f"SELECT {COLUMNS} FROM jobs WHERE {which} ORDER BY id LIMIT {PAGE}"  # noqa: S608 - the same
+    return list(map(read, db.execute(query, (beyond, *states))))
 
 
 def counts(db: "sqlite3.Connection") -> dict[JobState, int]:
@@ -190,8 +104,8 @@ def hold(db: "sqlite3.Connection", *, owner: str, now: float) -> None:
 def bury(db: "sqlite3.Connection", *, owner: str, now: float) -> None:
     """Free all jobs of a holder; what it was submitting is in doubt."""
     in_doubt = after(JobState.SUBMITTING, JobEvent.LOST, key=owner)
-    changes = (in_doubt, now, owner, JobState.SUBMITTING)
-    db.execute("UPDATE jobs SET state = ?, changed_at = ? WHERE owner = ? AND state = ?", changes)
+    changes = (in_doubt, BURIED, now, owner, JobState.SUBMITTING)
+    db.execute("UPDATE jobs SET state = ?, error = ?, changed_at = ? WHERE owner = ? AND state = ?", changes)
     db.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (owner,))
     db.execute("DELETE FROM owners WHERE owner = ?", (owner,))
     db.execute("DELETE FROM asked WHERE owner = ?", (owner,))
@@ -239,7 +153,15 @@ def take(db: "sqlite3.Connection", *, row: Row, owner: str, save: bool, now: flo
 
 
 def send(
-    db: "sqlite3.Connection", *, key: str, owner: str, token: str | None, points: int, limit: int | None, now: float
+    db: "sqlite3.Connection",
+    *,
+    key: str,
+    owner: str,
+    sent: Sequence[str],
+    token: str | None,
+    points: int,
+    limit: int | None,
+    now: float,
 ) -> None:
     """The permission to pay: from here on a task may exist.
 
@@ -250,7 +172,7 @@ def send(
     row = _get(db, key=key)
     if row.owner != owner:
         raise LeaseLostError(f"job {key!r} was taken over by another process; nothing was sent")
-    total = spent(db) - row.points
+    total = spent(db)
     if limit is not None and total + points > limit:
         raise errors.SpendLimitError(
             f"job {key!r} costs about {points / POINTS_PER_USD:.4f} USD, and {total / POINTS_PER_USD:.4f} USD of"
@@ -260,9 +182,9 @@ def send(
     lease = (now + LEASE, owner, now + LEASE / 2)
     db.execute("UPDATE owners SET lease_until = ? WHERE owner = ? AND lease_until < ?", lease)
     db.execute(
-        "UPDATE jobs SET state = ?, attempts = attempts + 1, since = ?, token = ?, points = ?, changed_at = ?"
+        "UPDATE jobs SET state = ?, attempts = attempts + 1, since = ?, sent = ?, token = ?, points = ?, changed_at = ?"
         " WHERE key = ?",
-        (state, now, token, points, now, key),
+        (state, now, json.dumps(sent) if sent else None, token, points, now, key),
     )
 
 
@@ -279,7 +201,13 @@ def lost(db: "sqlite3.Connection", *, key: str, owner: str, now: float) -> None:
     row = _get(db, key=key)
     if row.owner == owner:
         state = after(row.state, JobEvent.LOST, key=key)
-        db.execute("UPDATE jobs SET state = ?, changed_at = ? WHERE key = ?", (state, now, key))
+        db.execute("UPDATE jobs SET state = ?, error = ?, changed_at = ? WHERE key = ?", (state, LOST, now, key))
+
+
+def explain(db: "sqlite3.Connection", *, reasons: Mapping[str, str]) -> None:
+    """Why jobs are in doubt; of one that is not any longer there is nothing to say."""
+    changes = [(why, key, JobState.IN_DOUBT) for key, why in reasons.items()]
+    db.executemany("UPDATE jobs SET error = ? WHERE key = ? AND state = ?", changes)
 
 
 def resubmit(db: "sqlite3.Connection", *, key: str, now: float) -> None:
@@ -288,7 +216,7 @@ def resubmit(db: "sqlite3.Connection", *, key: str, now: float) -> None:
     # The row begins anew with nothing set aside. The trigger would give back what the first attempt set aside, and
     # that may well have been charged.
     db.execute("UPDATE totals SET points = points + (SELECT points FROM jobs WHERE key = ?)", (key,))
-    db.execute("UPDATE jobs SET state = ?, points = 0, changed_at = ? WHERE key = ?", (state, now, key))
+    db.execute("UPDATE jobs SET state = ?, points = 0, error = NULL, changed_at = ? WHERE key = ?", (state, now, key))
 
 
 def accepted(db: "sqlite3.Connection", *, key: str, task_id: str, now: float) -> None:
@@ -306,7 +234,8 @@ def accepted(db: "sqlite3.Connection", *, key: str, task_id: str, now: float) ->
     if row.state.is_over:
         return
     state = after(row.state, JobEvent.ACCEPTED, key=key)
-    db.execute("UPDATE jobs SET state = ?, task_id = ?, changed_at = ? WHERE key = ?", (state, task_id, now, key))
+    changes = (state, task_id, now, key)
+    db.execute("UPDATE jobs SET state = ?, task_id = ?, error = NULL, changed_at = ? WHERE key = ?", changes)
 
 
 def _paid_twice(fact: str, *, task_id: str) -> errors.LedgerError:

@@ -48,4 +48,7 @@ BEGIN
     UPDATE totals SET points = points + new.points - old.points;
 END
 """,
+    """
+ALTER TABLE jobs ADD COLUMN sent TEXT
+""",
 )

@@ -74,7 +74,7 @@ class Reconciler:
         return self.clock.now() >= _time(row) + self.within
 
     async def settle(self, rows: Sequence[Row]) -> Finding:
-        """Read the history once, and note in the ledger the tasks that can be told to be these jobs'.
+        """Read the history once, and note in the ledger the tasks that can be told to be these jobs', and why not.
 
         Raises:
             LedgerError: The ledger cannot be read or written.
@@ -90,6 +90,7 @@ class Reconciler:
             else:
                 tasks |= found.tasks
                 reasons |= found.reasons
+        await self.ledger.explain(reasons)
         # Equal jobs are told apart together, so for none of them this was the last reading before it is for all.
         unripe = {row.content.fingerprint for row in rows if not ripe[row.key]}
         is_last = {row.key: row.content.fingerprint not in unripe for row in rows}
@@ -201,7 +202,7 @@ def fits(row: Row, info: TaskInfo) -> bool:
     if row.token is not None and _endpoint(info):
         return False
     is_near = info.created_at is None or abs(info.created_at.timestamp() - _time(row)) <= APART
-    return is_near and row.content.fits(info)
+    return is_near and row.fits(info)
 
 
 def _endpoint(info: TaskInfo) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MEMORY = ":memory:"
+"""SQLite's name for a database without a file."""
+
 BUSY = 30.0
 """Seconds to wait while another process writes."""
 
@@ -56,6 +59,8 @@ class Door:
 
     def __init__(self, path: str | Path, *, migrations: Sequence[str]) -> None:
         self.path = path
+        # An absolute path is no URI, whatever it begins with, and stays the same file in another directory.
+        self._file = path if path == MEMORY else Path(path).absolute()
         self._migrations = migrations
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="piapi_async-ledger")
         self._waiting: deque[_Errand[Any]] = deque()
@@ -129,8 +134,9 @@ class Door:
     def _open(self) -> "sqlite3.Connection":
         import sqlite3  # noqa: PLC0415 - not everyone has a ledger
 
-        db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self._file, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
+            self._refuse_others(db)
             log_ahead(db)
             _shorten_log(db)
             self._migrate(db)
@@ -138,6 +144,17 @@ class Door:
             db.close()
             raise
         return db
+
+    def _refuse_others(self, db: "sqlite3.Connection") -> None:
+        """Leave a database alone that is full of something else: ours have a version from their first table on."""
+        db.execute("BEGIN")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        db.execute("COMMIT")
+        if tables and not version:
+            raise errors.LedgerError(
+                f"{str(self.path)!r} is a database of something else, no ledger; it was not changed"
+            )
 
     def _migrate(self, db: "sqlite3.Connection") -> None:
         db.execute("BEGIN IMMEDIATE")
@@ -150,7 +167,8 @@ class Door:
         for statements in self._migrations[version:]:
             for statement in statements.split(";\n\n"):
                 db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        if version < len(self._migrations):  # on a full disk a ledger can still be read
+            db.execute(f"PRAGMA user_version = {len(self._migrations)}")
         db.execute("COMMIT")
 
     def _error(self, error: Exception) -> errors.PiAPIError:

@@ -23,7 +23,7 @@ from typing import Self, get_args
 
 import attrs
 
-from piapi_async import _arguments, _checks, errors
+from piapi_async import _arguments, _checks, _naming, errors
 from piapi_async._brake import Brake
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
@@ -80,6 +80,11 @@ class Batch:
 
         save_to: The directory where pictures are saved before a job counts as succeeded, or `None`.
 
+        name: How to name them, as for `Session.save`, with `{task_id}`: what was being saved when a batch was killed is
+            saved again, and no file may be in the way.
+
+        sidecar: Whether to write a JSON file beside them, as `Session.save` does.
+
         deadline: Seconds for the batch, from its first job on. When they are up no job is begun and no task is waited
             for any longer; a submit or a save under way is finished. `None` for no limit.
 
@@ -89,7 +94,7 @@ class Batch:
         reconcile_within: Seconds after a submit for which its task is looked for in the history, which may lag.
 
     Raises:
-        ConfigurationError: `on_doubt` needs a ledger.
+        ConfigurationError: `on_doubt` needs a ledger, or `name` and `sidecar` need `save_to`.
         TypeError: An argument has the wrong type.
         ValueError: An argument has a value that is not allowed.
     """
@@ -103,6 +108,8 @@ class Batch:
         on_doubt: OnDoubt = "raise",
         max_spend_usd: float | None = None,
         save_to: str | Path | None = None,
+        name: str | None = None,
+        sidecar: bool = False,
         deadline: float | None = None,
         webhook: WebhookConfig | None = None,
         reconcile_within: float = 120.0,
@@ -114,6 +121,10 @@ class Batch:
         )
         if ledger is None and on_doubt in ("resubmit", "reconcile"):
             raise errors.ConfigurationError(f"on_doubt={on_doubt!r} needs a ledger, to know which tasks are whose")
+        if save_to is None and (name is not None or sidecar):
+            raise errors.ConfigurationError("name and sidecar say how pictures are saved; pass save_to= as well")
+        if not _naming.naming(name).tells_tasks_apart:
+            raise _checks.refuse(ValueError, name="name", allowed="a template with {task_id} in a batch", value=name)
         self._deadline = settings.deadline
         self._is_borrowed = isinstance(ledger, SQLiteLedger)
         self._ledger = ledger if isinstance(ledger, SQLiteLedger | None) else SQLiteLedger(ledger)
@@ -127,6 +138,8 @@ class Batch:
             owner=self._owner,
             budget=Budget(prices=session.prices, limit=_arguments.points(max_spend_usd)),
             save_to=None if save_to is None else Path(save_to),
+            name=name,
+            sidecar=sidecar,
             webhook=webhook,
             limit=self._left,
             trouble=self._brake.put_on,
@@ -140,7 +153,7 @@ class Batch:
             within=settings.reconcile_within,
         )
         self._main: asyncio.Task[None] | None = None
-        self._is_entered = self._is_over = False
+        self._is_entered = self._is_over = self._is_waiting = False
         self._ends_at: float | None = None
 
     @property
@@ -218,7 +231,7 @@ class Batch:
 
         Raises:
             Exception: What stopped the batch, when all outcomes were given.
-            RuntimeError: The batch is not open.
+            RuntimeError: The batch is not open, or another task is waiting for its next outcome.
         """
         given = await self._next()
         if given is not None:
@@ -259,7 +272,13 @@ class Batch:
             return None
         if self._main is None:
             self._main = asyncio.create_task(self._run())
-        given = await self._crew.outcomes.get()
+        if self._is_waiting:
+            raise RuntimeError("this batch is being iterated over already, by another task")
+        self._is_waiting = True
+        try:
+            given = await self._crew.outcomes.get()
+        finally:
+            self._is_waiting = False
         if given is not None:
             self._crew.room.release()
             return given
@@ -296,6 +315,8 @@ class Batch:
         if self._deadline is not None:
             self._ends_at = loop.time() + self._deadline if self._ends_at is None else self._ends_at
             timer = loop.call_at(self._ends_at, self._time_is_up)
+            if self._ends_at <= loop.time():  # the workers would begin before the timer
+                self._time_is_up()
         try:
             await self._crew.run()
         finally:

@@ -9,7 +9,7 @@ where it was. What may become of a job is told in `piapi_async._ledger_states`.
             print(row.key, row.since)
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,14 +18,15 @@ from piapi_async import _checks
 from piapi_async import _ledger_acts as acts
 from piapi_async._canonical import Content
 from piapi_async._clock import Clock
-from piapi_async._ledger_acts import LEASE, Claim, LeaseLostError, Row
+from piapi_async._ledger_acts import BURIED, LEASE, LOST, Claim, LeaseLostError
+from piapi_async._ledger_rows import Row
 from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._ledger_states import TABLE, JobEvent, JobState
 from piapi_async._sqlite import Door
 from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import TaskInfo
 
-__all__ = ["LEASE", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", "Row", "SQLiteLedger"]
+__all__ = ["BURIED", "LEASE", "LOST", "TABLE", "Claim", "JobEvent", "JobState", "LeaseLostError", "Row", "SQLiteLedger"]
 
 
 class SQLiteLedger:
@@ -42,11 +43,14 @@ class SQLiteLedger:
 
     Raises:
         TypeError: This is no path.
+        ValueError: It is empty.
     """
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | Path):
             raise _checks.refuse(TypeError, name="ledger", allowed="a SQLiteLedger or a path", value=path)
+        if not str(path):
+            raise _checks.refuse(ValueError, name="ledger", allowed="the path of a file", value=path)
         self._door = Door(path, migrations=MIGRATIONS)
         self._clock = Clock()
 
@@ -151,7 +155,9 @@ class SQLiteLedger:
         now = self._clock.now()
         return await self._door.do(lambda db: acts.take(db, row=row, owner=owner, save=save, now=now))
 
-    async def send(self, key: str, *, owner: str, token: str | None, points: int, limit: int | None) -> None:
+    async def send(
+        self, key: str, *, owner: str, token: str | None, points: int, limit: int | None, sent: Sequence[str] = ()
+    ) -> None:
         """The job's POST is about to begin: from here on a task may exist.
 
         Args:
@@ -165,6 +171,8 @@ class SQLiteLedger:
 
             limit: What all jobs of the ledger may cost.
 
+            sent: The hashes of its local pictures as they go out.
+
         Raises:
             LeaseLostError: The job is no longer this holder's: it must not be sent.
             SpendLimitError: It would go beyond the limit.
@@ -172,7 +180,7 @@ class SQLiteLedger:
         """
         now = self._clock.now()
         await self._door.do(
-            lambda db: acts.send(db, key=key, owner=owner, token=token, points=points, limit=limit, now=now)
+            lambda db: acts.send(db, key=key, owner=owner, sent=sent, token=token, points=points, limit=limit, now=now)
         )
 
     async def refused(self, key: str, *, owner: str) -> None:
@@ -184,6 +192,10 @@ class SQLiteLedger:
         """The answer to the holder's POST was lost."""
         now = self._clock.now()
         await self._door.do(lambda db: acts.lost(db, key=key, owner=owner, now=now))
+
+    async def explain(self, reasons: Mapping[str, str]) -> None:
+        """Why jobs, by their keys, are in doubt, or stay so; what is not in doubt is left alone."""
+        await self._door.do(lambda db: acts.explain(db, reasons=reasons))
 
     async def resubmit(self, key: str) -> None:
         """Plan a job anew that is in doubt; it may be paid for twice."""

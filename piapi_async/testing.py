@@ -1,4 +1,4 @@
-"""For your tests: an event loop whose time jumps, and a list of what happened.
+"""For your tests: an event loop whose time jumps, a list of what happened, and a ledger in memory.
 
 With `virtual_time_loop` a wait of ten minutes takes milliseconds, real sockets included: whenever nothing is left to do
 but to wait for a timer, the loop's time jumps to it.
@@ -16,7 +16,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from piapi_async._sqlite import MEMORY
 from piapi_async.events import Event
+from piapi_async.ledger import SQLiteLedger
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -97,3 +99,13 @@ class EventLog(list[Event]):
     def of(self, kind: type[T]) -> list[T]:
         """The events of one kind, in order."""
         return [event for event in self if isinstance(event, kind)]
+
+
+class MemoryLedger(SQLiteLedger):
+    """A ledger without a file, in all else the real one: `Batch(session, ledger=MemoryLedger())`.
+
+    What it holds is gone when it is closed. Only its own process can use it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MEMORY)

@@ -30,7 +30,7 @@ ORDER = [
     # 2: I/O
     [
         *("_http", "_fitting", "_sources", "_arrival", "_naming", "_sidecar", "files"),
-        *("_canonical", "_sqlite", "_ledger_schema", "_ledger_acts", "ledger"),
+        *("_canonical", "_sqlite", "_ledger_schema", "_ledger_rows", "_ledger_acts", "ledger"),
     ],
     # 3: API
     ["_api", "_uploads", "handle", "_arguments", "session"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -40,6 +41,44 @@ def short(**options: Any) -> Emulator:
 def errors_of(outcomes: list[Outcome]) -> list[type[Exception] | None]:
     """What went wrong, by kind."""
     return [type(outcome.error) if isinstance(outcome, Failed) else None for outcome in outcomes]
+
+
+class Failing(SQLiteLedger):
+    """A ledger that cannot be written at some moments."""
+
+    def __init__(self, path: Path, *, name: str, times: int) -> None:
+        super().__init__(path)
+        self._name, self._times = name, times
+
+    async def _maybe(self, name: str) -> None:
+        if name == self._name and self._times > 0:
+            self._times -= 1
+            raise errors.LedgerError("the disk is full")
+
+    async def send(self, key: str, **given: Any) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("send")
+        await super().send(key, **given)
+
+    async def accepted(self, key: str, **given: Any) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("accepted")
+        await super().accepted(key, **given)
+
+    async def finished(self, key: str, **given: Any) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("finished")
+        await super().finished(key, **given)
+
+    async def hold(self, owner: str) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("hold")
+        await super().hold(owner)
+
+    async def resubmit(self, key: str) -> None:
+        """As in the class, or not at all."""
+        await self._maybe("resubmit")
+        await super().resubmit(key)
 
 
 @pytest.fixture
@@ -210,6 +249,21 @@ async def test_jobs_can_be_added_while_it_runs() -> None:
     assert sorted(keys) == ["first", "late", "second", "third"]
 
 
+async def test_two_readers_at_once_are_refused() -> None:
+    """One of them would wait for ever; the other goes on. A reader that gives up for a while loses nothing."""
+    async with short() as emulator, session_on(emulator) as session, Batch(session, max_in_flight=2) as batch:
+        batch.add_many(bears(4))
+        first = asyncio.ensure_future(anext(batch))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="iterated over already"):
+            await anext(batch)
+        keys = {(await first).key}
+        while len(keys) < 4:
+            with suppress(TimeoutError):
+                keys.add((await asyncio.wait_for(anext(batch), 0.1)).key)
+        assert [outcome async for outcome in batch] == []
+
+
 async def test_a_job_added_while_others_run_begins_at_once() -> None:
     """There is room, so it does not wait for those that are in flight."""
     async with short(durations=Uniform(50.0, 60.0)) as emulator, session_on(emulator) as session:
@@ -257,6 +311,10 @@ async def test_arguments_are_refused_before_anything_is_sent() -> None:
             ({"max_spend_usd": "1"}, TypeError, "max_spend_usd must be"),
             ({"ledger": 7}, TypeError, "ledger must be a SQLiteLedger or a path"),
             ({"webhook": "https://example.com"}, TypeError, "webhook must be"),
+            ({"name": "{date}-{n}", "save_to": "out"}, ValueError, r"name must be a template with \{task_id\}"),
+            ({"name": 7, "save_to": "out"}, TypeError, "name must be a relative path"),
+            ({"name": "{task_id}"}, errors.ConfigurationError, "pass save_to= as well"),
+            ({"sidecar": True}, errors.ConfigurationError, "pass save_to= as well"),
         ):
             with pytest.raises(kind, match=words):
                 Batch(session, **wrong)  # type: ignore[arg-type]
@@ -328,6 +386,35 @@ async def test_what_is_finished_is_fetched_before_anything_is_submitted(db: Path
     assert len(list((tmp_path / "out").iterdir())) == 6
 
 
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_pictures_are_named_and_told_of(db: Path, tmp_path: Path, is_noted: bool) -> None:
+    """With `name` and `sidecar` each picture is where it was wanted, with what was asked beside it."""
+    async with short() as emulator, session_on(emulator) as session:
+        ledger = db if is_noted else None
+        batch = Batch(session, ledger=ledger, save_to=tmp_path / "out", name="new/{task_id}-x", sidecar=True)
+        (outcome,) = await batch.gather(bears(1))
+    assert isinstance(outcome, Succeeded)
+    (path,) = outcome.paths
+    assert path == tmp_path / "out" / "new" / f"{outcome.info.task_id}-x.png"
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["request"]["input"]["prompt"] == "bear 0"
+
+
+async def test_what_was_being_saved_in_a_killed_run_is_saved_again(db: Path, tmp_path: Path) -> None:
+    """A picture and a side-car that are on disk, though the ledger does not know it, are in nobody's way."""
+    ledger = Failing(db, name="finished", times=1)
+    async with short() as emulator, session_on(emulator) as session, ledger:
+        out = tmp_path / "out"
+        given: dict[str, Any] = {"ledger": ledger, "save_to": out, "name": "{n}-{task_id}", "sidecar": True}
+        assert errors_of(await Batch(session, **given).gather(bears(1))) == [None]
+        assert (await ledger.counts())[JobState.SUBMITTED] == 1
+        (outcome,) = await Batch(session, **given).gather(bears(1))
+        emulator.check.exactly(1, "create")
+    assert isinstance(outcome, Succeeded)
+    sidecar, picture = sorted(out.iterdir())
+    assert (sidecar.suffix, picture.suffix) == (".json", ".png")
+    assert json.loads(sidecar.read_text(encoding="utf-8"))["request"]["input"]["prompt"] == "bear 0"
+
+
 async def test_a_result_that_expired_is_told_once_and_for_all(db: Path, tmp_path: Path) -> None:
     """After three days the pictures are gone: the error names the task, and the next run does not try again."""
     async with short() as emulator, session_on(emulator) as session:
@@ -361,7 +448,8 @@ async def test_a_disk_that_takes_no_pictures_stops_the_batch(db: Path, tmp_path:
     """No more are paid for when there is no place for them; those that are come when there is."""
     (tmp_path / "file").write_text("in the way")
     async with short() as emulator, session_on(emulator) as session:
-        outcomes = await Batch(session, ledger=db, save_to=tmp_path / "file", max_in_flight=2).gather(bears(9))
+        batch = Batch(session, ledger=db, save_to=tmp_path, name="file/{task_id}", max_in_flight=2)
+        outcomes = await batch.gather(bears(9))
         emulator.check.at_most(4, "create")
         assert isinstance(outcomes[0], Failed)
         assert isinstance(outcomes[0].error, OSError)
@@ -369,6 +457,20 @@ async def test_a_disk_that_takes_no_pictures_stops_the_batch(db: Path, tmp_path:
         again = await Batch(session, ledger=db, save_to=tmp_path / "out").gather(bears(9))
         emulator.check.exactly(9, "create")
     assert errors_of(again) == [None] * 9
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_a_folder_that_cannot_be_made_is_found_out_before_anything_is_paid(
+    db: Path, tmp_path: Path, is_noted: bool
+) -> None:
+    """Where pictures cannot go nothing is submitted, and the error says so."""
+    (tmp_path / "file").write_text("in the way")
+    async with short() as emulator, session_on(emulator) as session:
+        batch = Batch(session, ledger=db if is_noted else None, save_to=tmp_path / "file" / "out")
+        outcomes = await batch.gather(bears(2))
+        emulator.check.exactly(0, "create")
+    assert errors_of(outcomes) == [errors.BatchStoppedError] * 2
+    assert isinstance(outcomes[0].error.__cause__, NotADirectoryError)  # type: ignore[union-attr] # it failed
 
 
 # An end before the end.
@@ -469,6 +571,47 @@ async def test_a_deadline_ends_the_batch(db: Path) -> None:
                 [outcome async for outcome in again]
         assert errors_of(await Batch(session, ledger=db, deadline=1e6).gather(bears(5))) == [None] * 5
         emulator.check.exactly(5, "create")
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_a_deadline_that_passed_lets_nothing_begin(db: Path, is_noted: bool) -> None:
+    """Neither with no time at all, nor when it passes while there is nothing to do."""
+    async with short() as emulator, session_on(emulator) as session:
+        ledger = db if is_noted else None
+        assert (
+            errors_of(await Batch(session, ledger=ledger, deadline=0).gather(bears(2)))
+            == [errors.BatchStoppedError] * 2
+        )
+        async with Batch(session, ledger=ledger, deadline=50) as batch:
+            assert len(await batch.gather(bears(1))) == 1
+            await asyncio.sleep(60)
+            assert errors_of(await batch.gather(bears(2, first=1))) == [errors.BatchStoppedError] * 2
+        emulator.check.exactly(1, "create")
+
+
+async def test_leaving_early_waits_for_the_answer_to_a_submit(db: Path) -> None:
+    """What was being paid for is known, and on disk, when the `async with` is left."""
+    async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
+        async with Batch(session, ledger=ledger, max_in_flight=2) as batch:
+            batch.add(bears(1)[0])
+            await anext(batch)
+            emulator.faults.next("create", "slow-headers", seconds=5.0)
+            batch.add(bears(2)[1])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(batch), 1.0)
+            assert (await ledger.counts())[JobState.SUBMITTING] == 1
+        assert [row.state async for row in ledger.rows()] == [JobState.COMPLETED, JobState.SUBMITTED]
+
+
+async def test_the_first_trouble_is_the_one_that_is_told(db: Path) -> None:
+    """What goes wrong afterwards, with what is in flight, does not hide why the batch stopped."""
+    ledger = Failing(db, name="finished", times=1)
+    async with short(credits=15_000) as emulator, session_on(emulator) as session, ledger:
+        async with Batch(session, ledger=ledger, max_in_flight=2) as batch:
+            batch.add_many(bears(5))
+            with pytest.raises(errors.InsufficientCreditsError):
+                [outcome async for outcome in batch]
+        assert (await ledger.counts())[JobState.SUBMITTED] == 1
 
 
 async def test_no_credit_stops_the_batch(db: Path) -> None:

@@ -1,11 +1,14 @@
 """`piapi-async batch` and `piapi-async ledger`, in this process and in virtual time; and how JOBS is read."""
 
+import asyncio
 import csv
 import io
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +24,14 @@ from rich.console import Console
 from strategies import JSON
 
 from piapi_async import errors, events, flux
+from piapi_async._canonical import content_of
 from piapi_async._cli_batch_report import report_rows
 from piapi_async._cli_batch_screen import SHOWN, Tally
 from piapi_async._cli_jobs import COLUMNS, KINDS, JobsFile, MistakeError, Order
 from piapi_async._outcomes import Failed, Succeeded
+from piapi_async._owner import new_owner
 from piapi_async.emulator import Constant, Emulator
+from piapi_async.ledger import SQLiteLedger
 from piapi_async.task import TaskInfo, TaskStatus
 
 LINK = "https://example.com/a.jpg"
@@ -108,6 +114,28 @@ class TestBatch:
             assert (result.exit_code, summed(result)["jobs"]) == (0, 1)
         assert result.stderr.count("warning: image '**/*.[jp][pn]g' leaves out what is in out") == 1
         assert len(ground.emulator.charges) == 1
+
+    def test_results_are_no_sources_in_folders_either(self, ground: Ground) -> None:
+        """So it is when `--name` puts them into folders, also for those of a run that did not."""
+        Path("photos").mkdir()
+        shutil.copy(CAT, "photos")
+        Path("jobs.jsonl").write_text(json.dumps({"prompt": "a", "image": "**/*.[jp][pn]g"}), encoding="utf-8")
+        for _ in range(2):
+            result = ground("batch", "jobs.jsonl", "--out", "out", "--name", "{date}/{task_id}", "--json")
+            assert (result.exit_code, summed(result)["jobs"]) == (0, 1)
+            shutil.copy(CAT, "out")
+        assert len(ground.emulator.charges) == 1
+
+    def test_names_and_sidecars(self, ground: Ground, tmp_path: Path) -> None:
+        """`--name` and `--sidecar` are those of the other commands; a name has to tell the tasks apart."""
+        result = ground("batch", bears(2), "--out", "out", "--name", "{model}/{task_id}", "--sidecar")
+        assert result.exit_code == 0
+        made = sorted((tmp_path / "out").glob("Qubico-flux1-schnell/*"))
+        assert [path.suffix for path in made] == [".json", ".png"] * 2
+        assert json.loads(made[0].read_text(encoding="utf-8"))["request"]["input"]["prompt"].startswith("bear ")
+        result = ground("batch", "jobs.jsonl", "--out", "new", "--name", "{date}-{n}")
+        told = "error: --name must be a template with {task_id} in a batch, got '{date}-{n}'\n"
+        assert (result.exit_code, result.stderr) == (2, told)
 
     def test_keys(self, ground: Ground) -> None:
         """A line may name its job."""
@@ -273,6 +301,21 @@ class TestTrouble:
         told = summed(result)
         assert (result.exit_code, told["completed"], told["failed"], told["unfinished"]) == (1, 0, 0, 3)
 
+    def test_a_file_that_changes_meanwhile(self, ground: Ground) -> None:
+        """A line that is no job any longer stops the batch: it is summed up, and the same command goes on."""
+        for name in ("1.jpg", "2.jpg"):
+            shutil.copy(CAT, name)
+        lines = [{"prompt": "a", "image": name} for name in ("1.jpg", "2.jpg")]
+        Path("jobs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        ground.timers.append((1.0, Path("2.jpg").unlink))
+        result = ground("batch", "jobs.jsonl", "--json", "--max-in-flight", "1")
+        told = summed(result)
+        assert (result.exit_code, told["completed"], told["unfinished"]) == (1, 1, 1)
+        assert told["stopped"] == "jobs.jsonl:2: image '2.jpg' is neither a file nor an http(s) URL"
+        shutil.copy(CAT, "2.jpg")
+        assert summed(ground("batch", "jobs.jsonl", "--json"))["completed"] == 2
+        assert len(ground.emulator.charges) == 2
+
     def test_a_folder_that_cannot_be_made(self, ground: Ground) -> None:
         """Where no ledger can be, nothing is submitted."""
         Path("file").touch()
@@ -302,11 +345,13 @@ class TestCtrlC:
         assert ground("batch", bears(2)).exit_code == 0
 
     def test_twice(self, ground: Ground) -> None:
-        """The second lets go at once; the ledger has the tasks, and nothing is paid twice."""
+        """The second lets go at once, and sums up; the ledger has the tasks, and nothing is paid twice."""
         ground.interrupt(after=2.0)
         ground.interrupt(after=2.1)
-        result = ground("batch", bears(5), "--max-in-flight", "2", "--json")
-        assert (result.exit_code, result.stdout, ground.left) == (130, "", [])
+        result = ground("batch", bears(5), "--max-in-flight", "2", "--json", "--report", "report.html")
+        told = summed(result)
+        assert (result.exit_code, ground.left, told["unfinished"], told["report"]) == (130, [], 5, None)
+        assert not Path("report.html").exists()
         assert result.stderr.splitlines()[-2:] == ["interrupted", f"tasks in flight go on and may be billed; {GOES_ON}"]
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
@@ -316,8 +361,8 @@ class TestCtrlC:
         ground.faults.next("create", "stall")
         for after in (1.0, 1.5, 2.0):
             ground.interrupt(after=after)
-        result = ground("batch", bears(1))
-        assert (result.exit_code, ground.left) == (130, [130])
+        result = ground("batch", bears(1), "--json")
+        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (130, [130], 1)
         assert result.stderr.splitlines()[-1].startswith("a submit may have been under way; ")
 
     def test_thrice_in_a_moment(self, ground: Ground) -> None:
@@ -474,11 +519,54 @@ class TestLedger:
         assert shown.exit_code == 0
         assert facts[:4] == [["jobs", "3"], ["in", "doubt", "1"], ["completed", "2"], ["USD", "0.0045"]]
         assert " (bear 0)" in shown.stdout.splitlines()[4]
-        assert shown.stdout.splitlines()[5].endswith("a task may exist and may be billed")
+        assert shown.stdout.splitlines()[5].startswith("  why: the answer to its submit was lost: lost the connection")
+        assert shown.stdout.splitlines()[6].endswith("a task may exist and may be billed")
         machine = json.loads(ground("ledger", "show", "ledger.db", "--json").stdout)
         (doubt,) = machine["in_doubt"]
         assert (machine["jobs"]["completed"], machine["unsaved"], doubt["attempts"]) == (2, 0, 1)
         assert doubt["since"].startswith("20")
+
+    def test_why_a_doubt_stays(self, ground: Ground) -> None:
+        """After `--on-doubt reconcile` each doubt says why it stays; once it is settled nothing says so any longer."""
+        ground.emulator.set(history_lag=200.0)
+        ground.faults.next("create", "cut-after-accept")
+        ground.faults.next("create", "cut-before-accept")
+        ground("batch", bears(2), "--max-in-flight", "1", "--on-doubt", "skip")
+        ground("batch", bears(2))
+        doubts = json.loads(ground("ledger", "show", "ledger.db", "--json").stdout)["in_doubt"]
+        assert [doubt["why"] for doubt in doubts] == [
+            "no task of it is listed, which does not prove that there is none"
+        ] * 2
+        ground.emulator.set(history_lag=0.0)
+        told = ground("batch", bears(2), "--report", "r.html")
+        assert told.exit_code == 1
+        lines = [json.loads(line) for line in ground("ledger", "export", "ledger.db").stdout.splitlines()]
+        assert [(line["state"], line["error"]) for line in lines] == [
+            ("completed", None),
+            ("in_doubt", doubts[1]["why"]),
+        ]
+        reason = "no task of it is listed, which does not prove that there is none: a task may exist and may be billed"
+        with Path("jobs.jsonl").open("rb") as file:
+            jobs = JobsFile(file=file, name="jobs", format="jsonl", folder=Path(), out=Path("out"))
+            assert [row.reason for row in report_rows(jobs, ledger=Path("ledger.db"), reasons={})] == ["", reason]
+
+    def test_what_a_killed_batch_left(self, ground: Ground) -> None:
+        """What a process was submitting when it was killed is in doubt; what one that lives submits now is not."""
+        bear = asyncio.run(content_of(flux.Txt2Img(prompt="a bear")))
+        code = "from piapi_async._owner import new_owner; print(new_owner())"
+        gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+        async def submit(key: str, *, owner: str) -> None:
+            async with SQLiteLedger("ledger.db") as ledger:
+                await ledger.claim(bear, key=key, owner=owner, save=True)
+                await ledger.send(key, owner=owner, token=None, points=1, limit=None)
+
+        asyncio.run(submit("old", owner=gone))
+        asyncio.run(submit("new", owner=new_owner()))
+        told = json.loads(ground("ledger", "show", "ledger.db", "--json").stdout)
+        assert told["jobs"]["submitting"] == 2
+        (doubt,) = told["in_doubt"]
+        assert (doubt["key"], doubt["why"]) == ("old", "the process that submitted it ended before the answer came")
 
     def test_many_doubts(self, ground: Ground) -> None:
         """Of many doubts twenty are shown."""

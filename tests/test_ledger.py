@@ -19,11 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from piapi_async import Txt2Img
 from piapi_async._canonical import Content, content_of
+from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._owner import is_gone, new_owner
 from piapi_async._sqlite import Door, log_ahead
 from piapi_async._wire import parse_task
 from piapi_async.errors import LedgerConflictError, LedgerError, SpendLimitError
-from piapi_async.ledger import LEASE, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
+from piapi_async.ledger import BURIED, LEASE, LOST, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
 from piapi_async.task import TaskInfo
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -64,6 +65,8 @@ class Model:
     owner: str | None = None
     task_id: str | None = None
     points: int = 0
+    why: str | None = None
+    """Why it is in doubt."""
     sent: int = 0
     """POSTs that were allowed."""
     cleared: int = 0
@@ -149,6 +152,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.spend(job, 0)
         if job.owner == owner:
             job.state = TABLE[job.state, event]
+            job.why = LOST if event is JobEvent.LOST else job.why
+
+    @rule(key=KEYS)
+    def explain(self, key: str) -> None:
+        """Of a doubt it can be said why it stays; of nothing else."""
+        self.do(self.ledger.explain({key: "no task fits"}))
+        if key in self.jobs and self.jobs[key].state is JobState.IN_DOUBT:
+            self.jobs[key].why = "no task fits"
 
     def may_be(self, key: str, task_id: str) -> bool:
         """Whether a task can be a job's."""
@@ -164,7 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do(self.ledger.accepted(key, task_id=task_id))
         job = self.jobs[key]
         if not job.state.is_over:
-            job.state, job.task_id = JobState.SUBMITTED, task_id
+            job.state, job.task_id, job.why = JobState.SUBMITTED, task_id, None
 
     @rule(key=KEYS, holder=HOLDERS, task_id=TASKS, end=ENDS, consume=st.none() | st.integers(0, 20))
     def finished(self, key: str, holder: int, task_id: str, end: str, consume: int | None) -> None:
@@ -175,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.refused(act)
             return
         self.do(act)
-        job.state, job.task_id = JobState(end), task_id
+        job.state, job.task_id, job.why = JobState(end), task_id, None
         job.owner = None if job.owner == owner else job.owner
         self.spend(job, job.points if consume is None else consume)
 
@@ -187,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.refused(self.ledger.resubmit(key))
             return
         self.do(self.ledger.resubmit(key))
-        job.state, job.points, job.cleared = JobState.PLANNED, 0, job.cleared + 1
+        job.state, job.points, job.cleared, job.why = JobState.PLANNED, 0, job.cleared + 1, None
 
     @rule(key=KEYS, holder=HOLDERS)
     def release(self, key: str, holder: int) -> None:
@@ -205,6 +216,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for job in self.jobs.values():
             if job.owner == gone:
                 job.owner = None
+                job.why = BURIED if job.state is JobState.SUBMITTING else job.why
                 job.state = JobState.IN_DOUBT if job.state is JobState.SUBMITTING else job.state
 
     @rule(key=KEYS)
@@ -227,8 +239,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """The ledger and the model tell the same, and no POST was allowed without a reason."""
         for key in "abc":
             row, job = self.do(self.ledger.get(key)), self.jobs.get(key)
-            shown = None if row is None else (row.state, row.owner, row.task_id, row.points, row.attempts)
-            assert shown == (None if job is None else (job.state, job.owner, job.task_id, job.points, job.sent))
+            shown = None if row is None else (row.state, row.owner, row.task_id, row.points, row.attempts, row.error)
+            held = None if job is None else (job.state, job.owner, job.task_id, job.points, job.sent, job.why)
+            assert shown == held
             assert job is None or job.sent <= 1 + job.cleared
         assert self.do(self.ledger.points()) == self.total
         states = [job.state for job in self.jobs.values()]
@@ -385,6 +398,7 @@ async def test_what_a_killed_process_was_submitting_is_in_doubt(path: Path) -> N
     assert claims["planned"].row.state is JobState.PLANNED
     row = claims["submitting"].row
     assert (row.state, row.attempts, row.token, row.points) == (JobState.IN_DOUBT, 1, "tok", 3)
+    assert row.error == "the process that submitted it ended before the answer came"
 
 
 def test_who_is_gone() -> None:
@@ -421,6 +435,22 @@ def test_a_ledger_is_a_path(bad: Any) -> None:
     """Anything else is refused before anything is opened."""
     with pytest.raises(TypeError, match="ledger must be"):
         SQLiteLedger(bad)
+    with pytest.raises(ValueError, match="ledger must be the path of a file, got ''"):
+        SQLiteLedger("")
+
+
+@pytest.mark.parametrize("name", ["a b?c#d%20.db", "file:jobs.db?mode=memory", "bären\n'\".db", "-x"])
+async def test_any_name_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whatever a file is called, it is that file, also when the process goes to another directory meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    ledger = SQLiteLedger(name)
+    for folder in (".", "elsewhere"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        await ledger.counts()
+        await ledger.aclose()
+    (tmp_path / "elsewhere").rmdir()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 async def test_a_file_that_is_no_ledger(path: Path) -> None:
@@ -428,12 +458,43 @@ async def test_a_file_that_is_no_ledger(path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to look like one" * 100)
     with pytest.raises(LedgerError, match=r"jobs\.db' cannot be read or written: file is not a database"):
         await SQLiteLedger(path).counts()
+    with contextlib.closing(sqlite3.connect(path.with_name("other.db"))) as db:
+        db.execute("CREATE TABLE customers (name)")
+    before = path.with_name("other.db").read_bytes()
+    with pytest.raises(LedgerError, match=r"other\.db' is a database of something else, no ledger; it was not changed"):
+        await SQLiteLedger(path.with_name("other.db")).counts()
+    assert path.with_name("other.db").read_bytes() == before
     with pytest.raises(LedgerError, match="unable to open database file"):
         await SQLiteLedger(path / "nowhere" / "jobs.db").counts()
     with contextlib.closing(sqlite3.connect(path.with_name("new.db"))) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerError, match="has version 99, and this piapi_async knows 1; update the package"):
+    with pytest.raises(LedgerError, match="has version 99, and this piapi_async knows 2; update the package"):
         await SQLiteLedger(path.with_name("new.db")).counts()
+
+
+async def test_a_ledger_of_an_older_version_is_brought_up(path: Path) -> None:
+    """A file of each version before this one is opened, and its jobs are what they were."""
+    for version in range(1, len(MIGRATIONS)):
+        older = path.with_name(f"{version}.db")
+        door = Door(older, migrations=MIGRATIONS[:version])
+        insert = "INSERT INTO jobs (key, fingerprint, request, changed_at) VALUES (?, ?, ?, 0)"
+        await door.do(lambda db: db.execute(insert, ("k", BEAR.fingerprint, BEAR.text)))  # noqa: B023 - done at once
+        await door.aclose()
+        async with SQLiteLedger(older) as ledger:
+            row = await ledger.get("k")
+            assert row is not None
+            assert (row.state, row.content, row.sent) == (JobState.PLANNED, BEAR, ())
+
+
+async def test_opening_changes_nothing(path: Path) -> None:
+    """A ledger that is looked into is not written to: that works on a full disk, too."""
+    async with SQLiteLedger(path) as ledger:
+        await ledger.counts()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("SELECT * FROM jobs")
+        async with SQLiteLedger(path) as ledger:
+            await ledger.counts()
+        assert path.with_name("jobs.db-wal").stat().st_size == 0
 
 
 async def test_what_money_depends_on_is_flushed(path: Path) -> None:

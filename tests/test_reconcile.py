@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 from raw_server import RawServer, answer
-from test_batch import PRICE, bears, errors_of, session_on, short
+from test_batch import PRICE, Failing, bears, errors_of, session_on, short
 
-from piapi_async import Batch, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
+from piapi_async import Batch, Img2Img, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
 from piapi_async._canonical import Content, content_of
+from piapi_async._jobs import OnDoubt
 from piapi_async._owner import new_owner
 from piapi_async._reconcile import clusters, match
 from piapi_async._wire import parse_task
@@ -103,6 +104,18 @@ async def test_no_task_found_is_not_no_task(db: Path) -> None:
         emulator.check.exactly(1, "create")
 
 
+async def test_why_a_doubt_stays_is_noted_also_when_nobody_asks_for_the_job(db: Path) -> None:
+    """What a run finds out about the doubts that others left is in the ledger, for whoever asks why."""
+    async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
+        emulator.faults.next("create", "cut-before-accept")
+        (outcome,) = await Batch(session, ledger=ledger, on_doubt="skip").gather(bears(1))
+        assert "(the answer to its submit was lost: lost the connection to " in why(outcome)
+        await asyncio.sleep(200)
+        assert await Batch(session, ledger=ledger, on_doubt="reconcile").gather() == []
+        (row,) = [row async for row in ledger.rows(JobState.IN_DOUBT)]
+        assert row.error == "no task of it is listed, which does not prove that there is none"
+
+
 async def test_resubmit_looks_first_and_pays_again_once(db: Path) -> None:
     """`on_doubt="resubmit"`: a task that is found is not paid for again; what is not found is, once in a run."""
     async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
@@ -119,6 +132,27 @@ async def test_resubmit_looks_first_and_pays_again_once(db: Path) -> None:
         emulator.check.exactly(5, "create")
 
 
+@pytest.mark.parametrize("is_twin_there", [False, True])
+async def test_a_picture_that_was_made_fit_is_known_again(db: Path, is_twin_there: bool) -> None:
+    """The service shows a picture as it went out: scaled, converted or turned. It is the job's all the same.
+
+    A task of another picture with the same prompt is not taken for it.
+    """
+    bear, other = (
+        Img2Img(prompt="a", image=Picture.new("RGB", (40, 30), color), model="Qubico/flux1-dev")
+        for color in ("red", "blue")
+    )
+    async with short() as emulator, session_on(emulator, max_pixels=100) as session:
+        emulator.faults.next("create", "cut-after-accept")
+        await Batch(session, ledger=db, on_doubt="skip").gather([bear])
+        if is_twin_there:
+            await session.run(other)
+        (outcome,) = await Batch(session, ledger=db, on_doubt="reconcile").gather([bear])
+        assert errors_of([outcome]) == [None]
+        assert outcome.info is not None
+        assert outcome.info.task_id == next(iter(emulator.tasks))
+
+
 async def test_equal_jobs_share_what_is_found(db: Path) -> None:
     """Twins in doubt are interchangeable: each gets a task of its own, and the one without a task stays in doubt."""
     twins = [bears(1)[0]] * 3
@@ -129,6 +163,25 @@ async def test_equal_jobs_share_what_is_found(db: Path) -> None:
         assert sorted(map(str, errors_of(outcomes)))[1:] == ["None"] * 2
         assert len({outcome.info.task_id for outcome in outcomes if outcome.info}) == 2
         emulator.check.exactly_tasks(2)
+
+
+@pytest.mark.parametrize("on_doubt", ["reconcile", "resubmit"])
+async def test_equal_jobs_are_given_up_together(db: Path, on_doubt: OnDoubt) -> None:
+    """Twins wait for the later attempt, though another job is told between; the history is read as seldom as can be.
+
+    Decided one by one, the earlier would be given up as too early to tell, or be paid for anew though it has a task.
+    """
+    bear, other = bears(2)
+    jobs = [(bear, "early"), (other, "between"), (bear, "late")]
+    async with short() as emulator, session_on(emulator) as session:
+        emulator.faults.next("create", "cut-after-accept", times=3)
+        for job in jobs:
+            await Batch(session, ledger=db, on_doubt="skip").gather([job])
+            await asyncio.sleep(5)
+        batch = Batch(session, ledger=db, on_doubt=on_doubt, reconcile_within=30)
+        assert errors_of(await batch.gather(reversed(jobs))) == [None] * 3
+        emulator.check.exactly(3, "create")
+        emulator.check.exactly(2, "history")
 
 
 async def test_a_task_that_may_be_somebody_elses_is_not_taken(db: Path) -> None:
@@ -245,44 +298,6 @@ async def test_while_an_equal_job_is_being_submitted_nothing_is_adopted(db: Path
 # A ledger that fails.
 
 
-class Failing(SQLiteLedger):
-    """A ledger that cannot be written at some moments."""
-
-    def __init__(self, path: Path, *, name: str, times: int) -> None:
-        super().__init__(path)
-        self._name, self._times = name, times
-
-    async def _maybe(self, name: str) -> None:
-        if name == self._name and self._times > 0:
-            self._times -= 1
-            raise errors.LedgerError("the disk is full")
-
-    async def send(self, key: str, **given: Any) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("send")
-        await super().send(key, **given)
-
-    async def accepted(self, key: str, **given: Any) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("accepted")
-        await super().accepted(key, **given)
-
-    async def finished(self, key: str, **given: Any) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("finished")
-        await super().finished(key, **given)
-
-    async def hold(self, owner: str) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("hold")
-        await super().hold(owner)
-
-    async def resubmit(self, key: str) -> None:
-        """As in the class, or not at all."""
-        await self._maybe("resubmit")
-        await super().resubmit(key)
-
-
 async def test_what_cannot_be_noted_is_not_sent(db: Path) -> None:
     """A full disk before the POST: nothing is posted, the batch stops, and goes on when there is room."""
     ledger = Failing(db, name="send", times=1)
@@ -369,6 +384,7 @@ def doubtful(key: str, content: Content, *, since: float = 1000.0, token: str | 
         content=content,
         attempts=1,
         since=since,
+        sent=(),
         token=token,
         task_id=None,
         points=1,

@@ -1,14 +1,17 @@
-"""The public help for tests: virtual time, with real sockets and threads, and the event log."""
+"""The public help for tests: virtual time, with real sockets and threads, the event log, a ledger in memory."""
 
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from piapi_async import TaskInfo, TaskStatus
+from piapi_async import Batch, Session, TaskInfo, TaskStatus, Txt2Img
+from piapi_async.batch import Succeeded
+from piapi_async.emulator import Emulator
 from piapi_async.events import Detached, Event, Looked, Saved, Submitted
-from piapi_async.testing import EventLog, VirtualTimeLoop, run_in_virtual_time
+from piapi_async.testing import EventLog, MemoryLedger, VirtualTimeLoop, run_in_virtual_time
 
 INFO = TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)
 
@@ -188,3 +191,19 @@ def test_time_does_not_jump_while_threads_are_joined() -> None:
         return now() - begun
 
     assert 0.02 < run_in_virtual_time(leave()) < 5
+
+
+async def test_a_ledger_in_memory_is_the_real_one_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches share it as they share a file; nothing comes to be on disk, and closing forgets."""
+    monkeypatch.chdir(tmp_path)
+    async with Emulator() as emulator, Session(emulator.api_key, base_url=emulator.url) as session:
+        async with MemoryLedger() as ledger:
+            for _ in range(2):
+                outcomes = await Batch(session, ledger=ledger).gather([Txt2Img(prompt="a bear")] * 2)
+                assert [type(outcome) for outcome in outcomes] == [Succeeded, Succeeded]
+        emulator.check.exactly(2, "create")
+        assert sum((await ledger.counts()).values()) == 0
+        await ledger.aclose()
+    assert list(tmp_path.iterdir()) == []
