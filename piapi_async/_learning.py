@@ -3,7 +3,6 @@
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
@@ -11,12 +10,12 @@ from typing import Any, Final, Self
 
 import attrs
 
+from piapi_async._past import Past, Sample
 from piapi_async._schedule import Curve, Plan, estimate, plan, plan_queued
 from piapi_async.task import TaskInfo, TaskStatus
 
-KEPT: Final = 200
 KINDS: Final = 64
-"""So many of the latest durations are kept, of each of so many kinds of task, the latest ones seen to end."""
+"""So many kinds of task are known, the latest ones seen to end."""
 
 BRIEFEST: Final = 0.001
 MOST: Final = 30 * 86400.0
@@ -30,9 +29,6 @@ takes seven durations on each side. Where nothing changes, it happens about once
 SLACK: Final = 5.0
 """By so many seconds a duration as the service tells it may lie outside of what was seen from here."""
 
-Sample = tuple[float, float | None]
-"""Seconds from acceptance to end, and those of them in the queue, if known."""
-
 
 def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
     """One duration, or `None` when it cannot be one; a time in the queue that cannot be is left out."""
@@ -43,10 +39,10 @@ def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
 
 @attrs.define(eq=False)
 class Kind:
-    """One kind of task: the durations seen, the latest last, and the best looks by them. It has seen one at least."""
+    """One kind of task: the durations seen, and the best looks by them. It has seen one at least."""
 
     price: float
-    samples: deque[Sample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
+    past: Past = attrs.field(factory=Past)
     _new: int = 0
     _used: int = 0
     _unchecked: int = 0
@@ -56,23 +52,21 @@ class Kind:
     @classmethod
     def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
         """What was seen before, elsewhere."""
-        kind = cls(price)
-        kind.samples.extend(samples)
-        kind._new = len(kind.samples)
+        kind = cls(price, Past.of(samples))
+        kind._new = len(kind.past)
         return kind
 
-    def observe(self, seen: Sample) -> None:
+    def observe(self, seen: Sample, *, began: float | None) -> None:
         """Take in one task that is over."""
-        self.samples.append(seen)
-        self._new += 1
-        self._unchecked += 1
+        more = self.past.add(seen, began=began)
+        self._new += more
+        self._unchecked += more
         if self._unchecked >= CHECKED_EVERY:
             self._unchecked = 0
-            self._forget(change([seconds for seconds, _ in self.samples]))
+            self._forget(change([seconds for seconds, _ in self.past.samples]))
 
     def _forget(self, count: int) -> None:
-        for _ in range(count):
-            self.samples.popleft()
+        self.past.forget(count)
         self._used = 0 if count else self._used
 
     def totals(self) -> tuple[Curve, Plan]:
@@ -81,8 +75,8 @@ class Kind:
         They are made anew when a quarter as many durations have come as they were made of, and after a change.
         """
         if self._totals is None or self._new > self._used // 4:
-            self._new, self._used = 0, len(self.samples)
-            curve = estimate([seconds for seconds, _ in self.samples])
+            self._new, self._used = 0, len(self.past)
+            curve = estimate([seconds for seconds, _ in self.past.samples])
             self._totals, self._phases = (curve, plan(curve, price=self.price)), None
         return self._totals
 
@@ -90,8 +84,8 @@ class Kind:
         """The best looks at tasks in the queue, and at tasks that run; `None` while too little is known of that."""
         totals, _ = self.totals()
         if self._phases is None:
-            split = [(queued, seconds - queued) for seconds, queued in self.samples if queued is not None]
-            if 2 * len(split) > len(self.samples):
+            split = [(queued, seconds - queued) for seconds, queued in self.past.samples if queued is not None]
+            if 2 * len(split) > len(self.past):
                 waits = estimate([max(queued, BRIEFEST) for queued, _ in split])
                 running = plan(estimate([max(work, BRIEFEST) for _, work in split]), price=self.price)
                 self._phases = plan_queued(waits, totals=totals, running=running), running
@@ -114,17 +108,17 @@ class Memory:
     price: float
     kinds: dict[Hashable, Kind] = attrs.field(factory=dict)
 
-    def observe(self, key: Hashable, seen: Sample) -> None:
+    def observe(self, key: Hashable, seen: Sample, *, began: float | None) -> None:
         """Take in one task that is over."""
         kind = self.kinds.pop(key, None) or Kind(self.price)
-        kind.observe(seen)
+        kind.observe(seen, began=began)
         self.kinds[key] = kind
         if len(self.kinds) > KINDS:
             del self.kinds[next(iter(self.kinds))]
 
     def dump(self) -> str:
         """Everything, as JSON."""
-        kinds = [{"key": key, "seconds": list(kind.samples)} for key, kind in self.kinds.items()]
+        kinds = [{"key": key, "seconds": kind.past.known} for key, kind in self.kinds.items()]
         return json.dumps({"version": 1, "kinds": kinds})
 
     def load(self, text: str | bytes) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import Backoff, Learned, TaskInfo, TaskStatus
-from piapi_async._learning import KEPT, KINDS, SLACK, change, lasted, phase
+from piapi_async._learning import KINDS, SLACK, change, lasted, phase
+from piapi_async._past import KEPT
 from piapi_async.polling import TRUSTED
 
 KEY = ("Qubico/flux1-dev", "img2img")
@@ -176,6 +177,54 @@ def test_a_change_is_forgotten_into(factor: float) -> None:
         learned.observe(KEY, one)
     costs = [paid(looks(one, until=200), new, price=2.0) for one in (learned, fresh)]
     assert costs[0] < 1.1 * costs[1]
+
+
+def side_by_side(rounds: int, count: int, *, slower: float = 1.0, begin: float = 0.0) -> list[tuple[float, float]]:
+    """When tasks began and how long they took, of some rounds of so many at a time, in the order of their ends."""
+    tasks = []
+    for number in range(rounds):
+        began = begin + 100.0 * number
+        durations = lifelike(count, seed=number + int(begin))
+        tasks += sorted((began + at / 1000, slower * one) for at, one in enumerate(durations))
+    return sorted(tasks, key=sum)
+
+
+@pytest.mark.parametrize(("rounds", "count"), [(40, 20), (10, 100), (4, 500)])
+def test_tasks_that_are_accepted_together_are_learned_from_as_one_by_one(rounds: int, count: int) -> None:
+    """That the quick ones are seen first is no change, and makes the looks at the next ones no dearer."""
+    learned = Learned()
+    for began, one in side_by_side(rounds, count):
+        learned.delay(KEY, 0.0)
+        learned.observe(KEY, one, began=began)
+    (kind,) = json.loads(learned.to_json())["kinds"]
+    assert len(kind["seconds"]) > 0.9 * KEPT
+    next_ones = lifelike(2000, seed=99)
+    costs = [paid(looks(one, until=200), next_ones, price=2.0) for one in (learned, taught(*lifelike(200, seed=98)))]
+    assert costs[0] < 1.1 * costs[1]
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_a_change_between_rounds_is_forgotten_into(factor: float) -> None:
+    """After two rounds of tasks that take twice or half as long, looks cost what they would without the past."""
+    learned, fresh = Learned(), Learned()
+    new = side_by_side(2, 100, slower=factor, begin=1000.0)
+    for began, one in side_by_side(4, 100):
+        learned.observe(KEY, one, began=began)
+    for began, one in new:
+        for policy in (learned, fresh):
+            policy.delay(KEY, 0.0)
+            policy.observe(KEY, one, began=began)
+    next_ones = [factor * one for one in lifelike(2000, seed=99)]
+    costs = [paid(looks(one, until=200), next_ones, price=2.0) for one in (learned, fresh)]
+    assert costs[0] < 1.1 * costs[1]
+
+
+@pytest.mark.parametrize("began", [math.nan, math.inf, -math.inf])
+def test_a_beginning_that_cannot_be_is_none(began: float) -> None:
+    """Such a task is learned from like one of which it is not known."""
+    learned = taught(5.0, 5.0)
+    learned.observe(KEY, 6.0, began=began)
+    assert learned.to_json() == taught(5.0, 5.0, 6.0).to_json()
 
 
 def test_steady_durations_are_kept() -> None:
