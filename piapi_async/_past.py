@@ -22,10 +22,13 @@ NEARLY_ALL: Final = 0.9
 TOGETHER: Final = 5.0
 """Tasks that began in the same so many seconds count as begun together: a queue that grows behind them is no change."""
 
+SCATTER: Final = 1000 * (1 + math.sqrt(5))
+"""Scatters durations, also such as are whole seconds or milliseconds."""
+
 Sample = tuple[float, float | None]
 """Seconds from acceptance to end, and those of them in the queue, if known."""
 
-_Place = tuple[float, float]
+_Place = tuple[float, float, float]
 _Entry = tuple[_Place, float, Sample]
 """Where a duration stands in the order, when its task began, and the duration."""
 
@@ -37,7 +40,7 @@ class Past:
     _ripe: list[_Entry] = attrs.field(factory=list, init=False)
     _young: list[_Entry] = attrs.field(factory=list, init=False)
     _newest_end: float = attrs.field(default=-math.inf, init=False)
-    _since: _Place = attrs.field(default=(-math.inf, 0.0), init=False)
+    _since: _Place = attrs.field(default=(-math.inf, 0.0, 0.0), init=False)
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> Self:
@@ -80,7 +83,8 @@ class Past:
         if began is None:
             return self._count([(self._ripe[-1][0] if self._ripe else self._since, -math.inf, seen)])
         # Where it stands among those that began together must have nothing to do with how long it took.
-        insort(self._young, ((began // TOGETHER, seen[0] * 7919.0 % 1.0), began, seen), key=_place)
+        place = (began // TOGETHER, seen[0] * SCATTER % 1.0, seen[0])
+        insort(self._young, (place, began, seen), key=_place)
         del self._young[:-KEPT]
         self._newest_end = max(self._newest_end, began + seen[0])
         return self._count(self._ripened())

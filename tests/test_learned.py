@@ -203,6 +203,15 @@ def test_tasks_that_are_accepted_together_are_learned_from_as_one_by_one(rounds:
     assert costs[0] < 1.1 * costs[1]
 
 
+def test_a_queue_behind_tasks_that_were_accepted_together_is_no_change() -> None:
+    """That each waits for those before it makes the later ones slower, and yet all of them are kept."""
+    learned = Learned()
+    for number in range(KEPT):
+        learned.observe(KEY, 9.0 + number / 2, began=100.0 + number / 200)
+    (kind,) = json.loads(learned.to_json())["kinds"]
+    assert len(kind["seconds"]) == KEPT
+
+
 @pytest.mark.parametrize("factor", [2.0, 0.5])
 def test_a_change_between_rounds_is_forgotten_into(factor: float) -> None:
     """After two rounds of tasks that take twice or half as long, looks cost what they would without the past."""
