@@ -138,7 +138,11 @@ def _read(state: Any) -> Iterator[tuple[Hashable, list[Sample]]]:
         raise ValueError("of another version")
     for kind in state["kinds"][-KINDS:]:
         key, samples = kind["key"], [sample(seconds, queued=queued) for seconds, queued in kind["seconds"]]
-        yield tuple(key) if isinstance(key, list) else key, _complete(samples)
+        yield _key(key), _complete(samples)
+
+
+def _key(read: Any) -> Hashable:
+    return tuple(map(_key, read)) if isinstance(read, list) else read
 
 
 def _complete(samples: list[Sample | None]) -> list[Sample]:

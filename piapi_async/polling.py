@@ -223,7 +223,7 @@ class Learned:
         Raises:
             ValueError: This is nothing that `to_json` gave.
         """
-        learned = cls(price=price, prior=prior or Backoff())
+        learned = cls(price=price, prior=Backoff() if prior is None else prior)
         try:
             learned._memory.load(text)
         except ValueError as error:

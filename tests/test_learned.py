@@ -366,7 +366,7 @@ def test_a_change_is_seen_in_any_direction_and_not_in_chance() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([KEY, "plain", 7, ("a", "b", "c")]), st.floats(0.01, 100), st.none() | st.floats(0, 9)
+            st.sampled_from([KEY, "plain", 7, ("a", ("b", 3))]), st.floats(0.01, 100), st.none() | st.floats(0, 9)
         ),
         max_size=60,
     )
@@ -406,7 +406,7 @@ def test_price_and_prior_are_not_carried_over() -> None:
         '{"version": 1, "kinds": [{"key": "a", "seconds": [["5", null]]}]}',
         '{"version": 1, "kinds": [{"key": "a", "seconds": [[5]]}]}',
         '{"version": 1, "kinds": [{"key": {}, "seconds": [[5, null]]}]}',
-        '{"version": 1, "kinds": [{"key": [[1]], "seconds": [[5, null]]}]}',
+        '{"version": 1, "kinds": [{"key": [{}], "seconds": [[5, null]]}]}',
         b"\xff",
         "[" * 100_000,
     ],
@@ -415,6 +415,13 @@ def test_nonsense_is_refused_in_one_sentence(text: str | bytes) -> None:
     """What `to_json` never gave is refused, and the sentence says what is allowed."""
     with pytest.raises(ValueError, match=r"^text must be what Learned\.to_json gave, got "):
         Learned.from_json(text)
+
+
+@pytest.mark.parametrize("prior", [0, "", ()])
+def test_a_prior_must_be_one_also_for_what_was_carried_over(prior: Any) -> None:
+    """Nothing but `None` stands for the usual one."""
+    with pytest.raises(TypeError, match=r"^prior must be a Backoff, got "):
+        Learned.from_json(Learned().to_json(), prior=prior)
 
 
 def test_a_key_must_fit_into_json() -> None:
