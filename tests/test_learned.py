@@ -468,6 +468,13 @@ def test_times_that_cannot_be_give_way_to_what_was_seen(info: TaskInfo) -> None:
     assert lasted(info, least=20.0, most=30.0) == (25.0, None)
 
 
+@pytest.mark.parametrize("seconds", [20 - SLACK + 0.1, 30 + SLACK - 0.1])
+def test_the_service_may_count_a_little_longer_or_shorter(seconds: float) -> None:
+    """Its times are believed up to a few seconds outside of what was seen: requests take time, and may be refused."""
+    info = told(TaskStatus.COMPLETED, ended=seconds)
+    assert lasted(info, least=20.0, most=30.0) == (pytest.approx(seconds), None)
+
+
 def test_a_task_from_elsewhere_without_times_teaches_nothing() -> None:
     """Without times of the service, and without a submit here, there is no duration."""
     assert lasted(told(TaskStatus.COMPLETED)) is None

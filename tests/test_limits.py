@@ -752,6 +752,41 @@ async def test_one_refusal_of_a_few_requests_is_no_rate() -> None:
     assert re.fullmatch(r"<Governor looks 0.9\d+/s>", repr(governor))
 
 
+async def test_room_is_waited_for_while_there_are_tasks_that_make_some() -> None:
+    """A refused submit waits for room as long as an accepted task is in flight, and no longer."""
+    governor = Governor()
+    told = []
+    async with governor.slot() as place:
+        async with governor.turn("submit", place=place):
+            pass
+        told.append(await is_told_to_wait(governor))
+    told.append(await is_told_to_wait(governor))
+    assert told == [True, False]
+
+
+async def is_told_to_wait(governor: Governor) -> bool:
+    """Whether a submit that is refused should wait for room."""
+    submit = governor.turn("submit")
+    with suppress(RateLimitError):
+        async with submit:
+            raise RateLimitError("no room", retry_after=1)
+    return submit.waits_for_room
+
+
+def test_the_time_between_two_event_loops_counts() -> None:
+    """What the first `asyncio.run` sent does not hold up the second when it comes later."""
+    governor = Governor(requests_per_second=1, burst=1)
+
+    async def send(count: int, *, rest: float) -> float:
+        begun = now()
+        times = await asyncio.gather(*(served(governor) for _ in range(count)))
+        await asyncio.sleep(rest)
+        return times[0] - begun
+
+    run_in_virtual_time(send(5, rest=60))
+    assert run_in_virtual_time(send(1, rest=0)) < 0.5
+
+
 def test_what_was_learned_outlasts_the_event_loop() -> None:
     """The second `asyncio.run` begins with the pace, and the pause, that the first one learned."""
     governor = Governor()
