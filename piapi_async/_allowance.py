@@ -90,6 +90,7 @@ class Allowance:
         """The request did not go."""
         self.total.give_back(sent, now=now)
         self.own[kind].give_back(sent, now=now)
+        self.answered(sent=sent, is_accepted=False)
 
     def pause(self, seconds: float | None, *, now: float) -> float:
         """Let nothing go for that long; a longer pause stays.

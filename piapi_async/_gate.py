@@ -7,7 +7,7 @@ nothing.
 import asyncio
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -119,7 +119,7 @@ class Gate:
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._least_patience = math.inf
-        self._for_places: deque[asyncio.Future[None]] = deque()
+        self._for_places: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # in order of arrival
         self._untold: dict[Limit, Announce] = {}
         self.waiting = self.under_way = self.held = self.in_flight = self.accepted = 0
 
@@ -182,13 +182,15 @@ class Gate:
             self.held += 1
             return
         future = self._loop.create_future()
-        self._for_places.append(future)
+        self._for_places[future] = None
         self.give_places()
         try:
             await future
         except asyncio.CancelledError:
             if _was_given(future):
                 self._release()
+            else:
+                self._for_places.pop(future, None)
             raise
 
     def leave_place(self, place: Place) -> None:
@@ -200,7 +202,7 @@ class Gate:
     def give_places(self) -> None:
         """Give away the places that are free."""
         while self._for_places and self.held < self._places():
-            future = self._for_places.popleft()
+            future, _ = self._for_places.popitem(last=False)
             if not future.done():
                 self.held += 1
                 future.set_result(None)

@@ -3,7 +3,6 @@
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -12,12 +11,12 @@ from typing import Any, Final, Self
 
 import attrs
 
+from piapi_async._past import Past, Sample
 from piapi_async._schedule import Curve, Plan, estimate, plan, plan_queued
 from piapi_async.task import TaskInfo, TaskStatus
 
-KEPT: Final = 200
 KINDS: Final = 64
-"""So many of the latest durations are kept, of each of so many kinds of task, the latest ones seen to end."""
+"""So many kinds of task are known, the latest ones seen to end."""
 
 BRIEFEST: Final = 0.001
 MOST: Final = 30 * 86400.0
@@ -31,9 +30,6 @@ takes seven durations on each side. Where nothing changes, it happens about once
 SLACK: Final = 5.0
 """By so many seconds a duration as the service tells it may lie outside of what was seen from here."""
 
-Sample = tuple[float, float | None]
-"""Seconds from acceptance to end, and those of them in the queue, if known."""
-
 
 def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
     """One duration, or `None` when it cannot be one; a time in the queue that cannot be is left out."""
@@ -46,7 +42,7 @@ def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
 class Fit:
     """The best looks by some durations; each part is made when it is first asked for, since most are not."""
 
-    samples: tuple[Sample, ...]
+    samples: list[Sample]
     price: float
 
     @cached_property
@@ -76,10 +72,10 @@ class Fit:
 
 @attrs.define(eq=False)
 class Kind:
-    """One kind of task: the durations seen, the latest last, and the best looks by them. It has seen one at least."""
+    """One kind of task: the durations seen, and the best looks by them. It has seen one at least."""
 
     price: float
-    samples: deque[Sample] = attrs.field(factory=lambda: deque(maxlen=KEPT))
+    past: Past = attrs.field(factory=Past)
     _new: int = 0
     _unchecked: int = 0
     _fit: Fit | None = None
@@ -87,30 +83,27 @@ class Kind:
     @classmethod
     def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
         """What was seen before, elsewhere."""
-        kind = cls(price)
-        kind.samples.extend(samples)
-        return kind
+        return cls(price, Past.of(samples))
 
-    def observe(self, seen: Sample) -> None:
+    def observe(self, seen: Sample, *, began: float | None) -> None:
         """Take in one task that is over."""
-        self.samples.append(seen)
-        self._new += 1
-        self._unchecked += 1
+        more = self.past.add(seen, began=began)
+        self._new += more
+        self._unchecked += more
         if self._unchecked >= CHECKED_EVERY:
             self._unchecked = 0
-            self._forget(change([seconds for seconds, _ in self.samples]))
+            self._forget(change([seconds for seconds, _ in self.past.samples]))
 
     def _forget(self, count: int) -> None:
-        for _ in range(count):
-            self.samples.popleft()
+        self.past.forget(count)
         if count:
             self._fit = None
 
     @property
     def fit(self) -> Fit:
-        """The best looks, anew when a quarter as many durations have come as they follow from, and after a change."""
+        """The best looks, anew when a quarter more durations count than they follow from, and after a change."""
         if self._fit is None or self._new > len(self._fit.samples) // 4:
-            self._fit, self._new = Fit(tuple(self.samples), self.price), 0
+            self._fit, self._new = Fit(self.past.samples, self.price), 0
         return self._fit
 
     def pause(self, elapsed: float, *, queued: bool | None, running_for: float | None, chance: float) -> float:
@@ -129,17 +122,17 @@ class Memory:
     price: float
     kinds: dict[Hashable, Kind] = attrs.field(factory=dict)
 
-    def observe(self, key: Hashable, seen: Sample) -> None:
+    def observe(self, key: Hashable, seen: Sample, *, began: float | None) -> None:
         """Take in one task that is over."""
         kind = self.kinds.pop(key, None) or Kind(self.price)
-        kind.observe(seen)
+        kind.observe(seen, began=began)
         self.kinds[key] = kind
         if len(self.kinds) > KINDS:
             del self.kinds[next(iter(self.kinds))]
 
     def dump(self) -> str:
         """Everything, as JSON."""
-        kinds = [{"key": key, "seconds": list(kind.samples)} for key, kind in self.kinds.items()]
+        kinds = [{"key": key, "seconds": kind.past.known} for key, kind in self.kinds.items()]
         return json.dumps({"version": 1, "kinds": kinds})
 
     def load(self, text: str | bytes) -> None:
@@ -159,7 +152,11 @@ def _read(state: Any) -> Iterator[tuple[Hashable, list[Sample]]]:
         raise ValueError("of another version")
     for kind in state["kinds"][-KINDS:]:
         key, samples = kind["key"], [sample(seconds, queued=queued) for seconds, queued in kind["seconds"]]
-        yield tuple(key) if isinstance(key, list) else key, _complete(samples)
+        yield _key(key), _complete(samples)
+
+
+def _key(read: Any) -> Hashable:
+    return tuple(map(_key, read)) if isinstance(read, list) else read
 
 
 def _complete(samples: list[Sample | None]) -> list[Sample]:

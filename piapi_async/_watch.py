@@ -34,12 +34,12 @@ look costs about as much as the look."""
 _TICK = 0.001  # timers may fire a clock tick early
 
 
-def learn(polling: Polling, info: TaskInfo, *, least: float, most: float) -> None:
+def learn(polling: Polling, info: TaskInfo, *, began: float | None, least: float, most: float) -> None:
     """Let a policy that learns take in a task that is over; `least` and `most` are as for `lasted`."""
     if isinstance(polling.wait, Learned) and info.status is TaskStatus.COMPLETED:
         seen = lasted(info, least=least, most=most)
         if seen is not None:
-            polling.wait.observe((info.model, info.task_type), seen[0], queued=seen[1])
+            polling.wait.observe((info.model, info.task_type), seen[0], queued=seen[1], began=began)
 
 
 def urgency(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) -> float:

@@ -199,9 +199,9 @@ class TaskHandle:
         least, most = 0.0, math.inf
         if self._submitted_at is not None:
             least, most = self._seen_at - self._submitted_at, self._api.clock.monotonic() - self._submitted_at
-        learn(self._polling, info, least=least, most=most)
+        learn(self._polling, info, began=self._submitted_at, least=least, most=most)
         if polling.wait is not self._polling.wait:
-            learn(polling, info, least=least, most=most)
+            learn(polling, info, began=self._submitted_at, least=least, most=most)
 
     def _timed_out(self, limit: float | None) -> errors.WaitTimeoutError:
         stands = "not seen yet" if self._info is None else f"still {self._info.raw_status or self._info.status}"

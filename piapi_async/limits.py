@@ -56,7 +56,8 @@ class Governor:
 
         max_in_flight: How many tasks `Session.run` keeps submitted and not over at once; `"account"` for what the
             service says the account may have (`Account.max_concurrent_tasks`), asked for at the first `run` and every
-            10 minutes; `None` for no cap.
+            10 minutes, where an answer that fails or says nothing leaves the cap as it was, at first none; `None` for
+            no cap.
 
     Raises:
         TypeError: An argument is no number.

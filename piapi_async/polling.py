@@ -4,6 +4,7 @@ The policies are here; `_watch` is the loop that asks them.
 """
 
 import enum
+import math
 from collections.abc import Callable, Hashable
 from typing import Final, Self
 
@@ -94,10 +95,12 @@ class Learned:
 
     Until the first task of its kind is over, a task is looked at by `prior`. The latest 200 durations of each of the
     latest 64 kinds are kept; when tasks begin to take longer or shorter, those from before are forgotten within a dozen
-    tasks or two. Durations of tasks that failed, were cancelled or were given up are not learned from.
+    tasks or two after the first that were accepted since then have had the time to end. Durations of tasks that failed,
+    were cancelled or were given up are not learned from.
 
     One object may serve many sessions, and learns from all of them; two are equal only if they are the same. It does no
-    I/O and reads no clock. `to_json` and `from_json` carry what was learned to a new process.
+    I/O and reads no clock, and is not made for several threads. `to_json` and `from_json` carry what was learned to a
+    new process.
 
     Args:
         price: How many looks a second of lateness is worth, 0.001 to 1000. With 2, the default, a task is looked at
@@ -127,7 +130,9 @@ class Learned:
         """Seconds to wait when no more is known than how often it was tried: those of `prior`."""
         return self.prior(state)
 
-    def observe(self, key: Hashable, seconds: float, *, queued: float | None = None) -> None:
+    def observe(
+        self, key: Hashable, seconds: float, *, queued: float | None = None, began: float | None = None
+    ) -> None:
         """Learn from one task that is over.
 
         Args:
@@ -136,10 +141,13 @@ class Learned:
             seconds: From acceptance to end. What cannot be (nothing, less, more than 30 days) is passed over.
 
             queued: How many of them it waited for a worker, if that is known.
+
+            began: When it was accepted, in seconds on a clock that does not go back. Needed where tasks go side by
+                side: of those accepted together the quick ones end first, and nothing may be concluded from them alone.
         """
         seen = sample(seconds, queued=queued)
         if seen is not None:
-            self._memory.observe(key, seen)
+            self._memory.observe(key, seen, began=began if began is not None and math.isfinite(began) else None)
 
     def delay(
         self,
@@ -172,7 +180,7 @@ class Learned:
             return self.prior.after(_age(elapsed), chance=chance)
         running_for = None if running_for is None else _age(running_for)
         pause = kind.pause(_age(elapsed), queued=queued, running_for=running_for, chance=chance)
-        return pause if len(kind.samples) >= TRUSTED else min(pause, self.prior.maximum)
+        return pause if len(kind.past) >= TRUSTED else min(pause, self.prior.maximum)
 
     def urgency(self, key: Hashable, elapsed: float, *, since: float) -> float:
         """How likely a task that was not over when it was `since` seconds old is over now, from 0 to 1.
@@ -215,7 +223,7 @@ class Learned:
         Raises:
             ValueError: This is nothing that `to_json` gave.
         """
-        learned = cls(price=price, prior=prior or Backoff())
+        learned = cls(price=price, prior=Backoff() if prior is None else prior)
         try:
             learned._memory.load(text)
         except ValueError as error:

@@ -48,6 +48,15 @@ def test_the_ceiling_holds_in_any_stretch_of_time(ceiling: float, slack: float, 
             assert last - first + 1 <= 1 + ceiling * (went[last] - start + slack) + 1e-6
 
 
+def test_a_request_that_did_not_go_leaves_its_time_to_the_next() -> None:
+    """Given back, a turn opens the pace as if it had not been taken."""
+    pace = Pace(ceiling=1.0, slack=0.0)
+    pace.take((0.0, 0.0))
+    pace.take((1.0, 1.0))
+    pace.give_back((1.0, 1.0), now=1.0)
+    assert pace.opens == 1.0
+
+
 def test_a_pace_falls_to_less_than_what_was_accepted() -> None:
     """Of 100 requests at once 80 are refused: that is one fall, to 93 % of the 20 that were accepted."""
     pace = Pace()

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import Backoff, Learned, TaskInfo, TaskStatus
-from piapi_async._learning import KEPT, KINDS, SLACK, change, lasted, phase
+from piapi_async._learning import KINDS, SLACK, change, lasted, phase
+from piapi_async._past import KEPT
 from piapi_async.polling import TRUSTED
 
 KEY = ("Qubico/flux1-dev", "img2img")
@@ -178,6 +179,63 @@ def test_a_change_is_forgotten_into(factor: float) -> None:
     assert costs[0] < 1.1 * costs[1]
 
 
+def side_by_side(rounds: int, count: int, *, slower: float = 1.0, begin: float = 0.0) -> list[tuple[float, float]]:
+    """When tasks began and how long they took, of some rounds of so many at a time, in the order of their ends."""
+    tasks = []
+    for number in range(rounds):
+        began = begin + 100.0 * number
+        durations = lifelike(count, seed=number + int(begin))
+        tasks += sorted((began + at / 1000, slower * one) for at, one in enumerate(durations))
+    return sorted(tasks, key=sum)
+
+
+@pytest.mark.parametrize(("rounds", "count"), [(40, 20), (10, 100), (4, 500)])
+def test_tasks_that_are_accepted_together_are_learned_from_as_one_by_one(rounds: int, count: int) -> None:
+    """That the quick ones are seen first is no change, and makes the looks at the next ones no dearer."""
+    learned = Learned()
+    for began, one in side_by_side(rounds, count):
+        learned.delay(KEY, 0.0)
+        learned.observe(KEY, one, began=began)
+    (kind,) = json.loads(learned.to_json())["kinds"]
+    assert len(kind["seconds"]) > 0.9 * KEPT
+    next_ones = lifelike(2000, seed=99)
+    costs = [paid(looks(one, until=200), next_ones, price=2.0) for one in (learned, taught(*lifelike(200, seed=98)))]
+    assert costs[0] < 1.1 * costs[1]
+
+
+def test_a_queue_behind_tasks_that_were_accepted_together_is_no_change() -> None:
+    """That each waits for those before it makes the later ones slower, and yet all of them are kept."""
+    learned = Learned()
+    for number in range(KEPT):
+        learned.observe(KEY, 9.0 + number / 2, began=100.0 + number / 200)
+    (kind,) = json.loads(learned.to_json())["kinds"]
+    assert len(kind["seconds"]) == KEPT
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_a_change_between_rounds_is_forgotten_into(factor: float) -> None:
+    """After two rounds of tasks that take twice or half as long, looks cost what they would without the past."""
+    learned, fresh = Learned(), Learned()
+    new = side_by_side(2, 100, slower=factor, begin=1000.0)
+    for began, one in side_by_side(4, 100):
+        learned.observe(KEY, one, began=began)
+    for began, one in new:
+        for policy in (learned, fresh):
+            policy.delay(KEY, 0.0)
+            policy.observe(KEY, one, began=began)
+    next_ones = [factor * one for one in lifelike(2000, seed=99)]
+    costs = [paid(looks(one, until=200), next_ones, price=2.0) for one in (learned, fresh)]
+    assert costs[0] < 1.1 * costs[1]
+
+
+@pytest.mark.parametrize("began", [math.nan, math.inf, -math.inf])
+def test_a_beginning_that_cannot_be_is_none(began: float) -> None:
+    """Such a task is learned from like one of which it is not known."""
+    learned = taught(5.0, 5.0)
+    learned.observe(KEY, 6.0, began=began)
+    assert learned.to_json() == taught(5.0, 5.0, 6.0).to_json()
+
+
 def test_steady_durations_are_kept() -> None:
     """Of durations that do not change the latest 200 are all kept, over thousands of tasks."""
     learned = taught(*lifelike(3000))
@@ -308,7 +366,7 @@ def test_a_change_is_seen_in_any_direction_and_not_in_chance() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([KEY, "plain", 7, ("a", "b", "c")]), st.floats(0.01, 100), st.none() | st.floats(0, 9)
+            st.sampled_from([KEY, "plain", 7, ("a", ("b", 3))]), st.floats(0.01, 100), st.none() | st.floats(0, 9)
         ),
         max_size=60,
     )
@@ -348,7 +406,7 @@ def test_price_and_prior_are_not_carried_over() -> None:
         '{"version": 1, "kinds": [{"key": "a", "seconds": [["5", null]]}]}',
         '{"version": 1, "kinds": [{"key": "a", "seconds": [[5]]}]}',
         '{"version": 1, "kinds": [{"key": {}, "seconds": [[5, null]]}]}',
-        '{"version": 1, "kinds": [{"key": [[1]], "seconds": [[5, null]]}]}',
+        '{"version": 1, "kinds": [{"key": [{}], "seconds": [[5, null]]}]}',
         b"\xff",
         "[" * 100_000,
     ],
@@ -357,6 +415,13 @@ def test_nonsense_is_refused_in_one_sentence(text: str | bytes) -> None:
     """What `to_json` never gave is refused, and the sentence says what is allowed."""
     with pytest.raises(ValueError, match=r"^text must be what Learned\.to_json gave, got "):
         Learned.from_json(text)
+
+
+@pytest.mark.parametrize("prior", [0, "", ()])
+def test_a_prior_must_be_one_also_for_what_was_carried_over(prior: Any) -> None:
+    """Nothing but `None` stands for the usual one."""
+    with pytest.raises(TypeError, match=r"^prior must be a Backoff, got "):
+        Learned.from_json(Learned().to_json(), prior=prior)
 
 
 def test_a_key_must_fit_into_json() -> None:
@@ -401,6 +466,13 @@ def test_the_service_s_own_times_are_believed() -> None:
 def test_times_that_cannot_be_give_way_to_what_was_seen(info: TaskInfo) -> None:
     """A duration that is missing, or contradicts the looks before and after the end, is taken from those looks."""
     assert lasted(info, least=20.0, most=30.0) == (25.0, None)
+
+
+@pytest.mark.parametrize("seconds", [20 - SLACK + 0.1, 30 + SLACK - 0.1])
+def test_the_service_may_count_a_little_longer_or_shorter(seconds: float) -> None:
+    """Its times are believed up to a few seconds outside of what was seen: requests take time, and may be refused."""
+    info = told(TaskStatus.COMPLETED, ended=seconds)
+    assert lasted(info, least=20.0, most=30.0) == (pytest.approx(seconds), None)
 
 
 def test_a_task_from_elsewhere_without_times_teaches_nothing() -> None:

@@ -12,6 +12,8 @@ from piapi_async import Backoff, Governor, Img2Img, Learned, Polling, Session, T
 from piapi_async._clock import Clock
 from piapi_async.emulator import Constant, Emulator, LogNormal
 from piapi_async.errors import PiAPIError
+from piapi_async.events import Looked
+from piapi_async.testing import EventLog
 
 BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
 EACH_SECOND = Backoff(initial=1, maximum=1, jitter=0.0)
@@ -154,3 +156,26 @@ async def test_scarce_looks_go_where_the_end_is_likely() -> None:
             await asyncio.gather(*waits, return_exceptions=True)
         looked = [request.task_id for request in server.requests if request.endpoint == "get"]
     assert looked == [due.task_id, fresh.task_id]
+
+
+async def lateness(session: Session) -> float:
+    """Seconds between a task's end and its news."""
+    handle = await session.submit(BEAR)
+    begun = Clock().monotonic()
+    info = await handle
+    assert info.created_at is not None
+    assert info.ended_at is not None
+    return Clock().monotonic() - begun - (info.ended_at - info.created_at).total_seconds()
+
+
+async def test_tasks_that_are_waited_for_side_by_side_are_learned_from_like_others() -> None:
+    """Looks at a hundred tasks at once, and the lateness of their news, cost least in the rounds after the first."""
+    learned, log, costs = Learned(), EventLog(), []
+    async with Emulator(queue_delay=Constant(0.1), durations=LogNormal(9.0, 0.3), concurrency=100) as server:
+        options: dict[str, Any] = {"polling": Polling(wait=learned), "observers": [log]}
+        async with Session(server.api_key, base_url=server.url, **options) as session:
+            for _ in range(4):
+                late = await asyncio.gather(*(lateness(session) for _ in range(100)))
+                costs.append(len(log.of(Looked)) / 100 + learned.price * sum(late) / 100)
+                log.clear()
+    assert max(costs[1:]) < costs[0]

@@ -213,6 +213,21 @@ async def test_a_cancelled_waiter_frees_its_place() -> None:
     assert (flight.most, flight.landed) == (1, 2)
 
 
+async def test_those_who_left_are_not_counted_among_those_who_wait() -> None:
+    """Of a thousand that wait for a place nothing is left when they are cancelled."""
+    governor = Governor(max_in_flight=1)
+    flight = Flight(governor)
+    async with governor.slot():
+        flights = [asyncio.create_task(flight.fly(10)) for _ in range(1000)]
+        await asyncio.sleep(1)
+        assert "1000 waiting for a place" in repr(governor)
+        for one in flights[1:]:
+            one.cancel()
+        await asyncio.sleep(1)
+        assert repr(governor) == "<Governor 1 tasks in flight, 1 waiting for a place>"
+    await flights[0]
+
+
 async def test_a_failure_in_flight_frees_its_place() -> None:
     """An error while a place is held gives it back."""
     governor = Governor(max_in_flight=1)
@@ -461,6 +476,21 @@ async def test_a_turn_that_comes_in_the_moment_of_the_cancel_goes_to_the_next() 
             await asked
         assert not place.is_in_flight
         assert now() - await after < 0.5
+
+
+async def test_one_that_goes_ahead_and_is_cancelled_in_that_moment_holds_nobody_up() -> None:
+    """After a pause one request goes ahead; cancelled before it could go, it leaves the way to the next at once."""
+    governor = Governor()
+    with pytest.raises(RateLimitError):
+        async with governor.turn():
+            raise RateLimitError("too many", retry_after=5)
+    begun = now()
+    ahead = asyncio.create_task(served(governor))
+    following = asyncio.create_task(passed(governor, begun=begun))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_at(begun + 5, ahead.cancel)
+    assert await following == 5
+    assert ahead.cancelled()
 
 
 async def test_a_place_that_comes_in_the_moment_of_the_cancel_goes_to_the_next() -> None:
@@ -720,6 +750,41 @@ async def test_one_refusal_of_a_few_requests_is_no_rate() -> None:
     await refused()
     await asyncio.sleep(1.5)
     assert re.fullmatch(r"<Governor looks 0.9\d+/s>", repr(governor))
+
+
+async def test_room_is_waited_for_while_there_are_tasks_that_make_some() -> None:
+    """A refused submit waits for room as long as an accepted task is in flight, and no longer."""
+    governor = Governor()
+    told = []
+    async with governor.slot() as place:
+        async with governor.turn("submit", place=place):
+            pass
+        told.append(await is_told_to_wait(governor))
+    told.append(await is_told_to_wait(governor))
+    assert told == [True, False]
+
+
+async def is_told_to_wait(governor: Governor) -> bool:
+    """Whether a submit that is refused should wait for room."""
+    submit = governor.turn("submit")
+    with suppress(RateLimitError):
+        async with submit:
+            raise RateLimitError("no room", retry_after=1)
+    return submit.waits_for_room
+
+
+def test_the_time_between_two_event_loops_counts() -> None:
+    """What the first `asyncio.run` sent does not hold up the second when it comes later."""
+    governor = Governor(requests_per_second=1, burst=1)
+
+    async def send(count: int, *, rest: float) -> float:
+        begun = now()
+        times = await asyncio.gather(*(served(governor) for _ in range(count)))
+        await asyncio.sleep(rest)
+        return times[0] - begun
+
+    run_in_virtual_time(send(5, rest=60))
+    assert run_in_virtual_time(send(1, rest=0)) < 0.5
 
 
 def test_what_was_learned_outlasts_the_event_loop() -> None:

@@ -94,6 +94,13 @@ def test_two_modes_are_looked_at_and_the_gap_is_not() -> None:
     assert not any(6.5 < moment < 18 for moment in moments)
 
 
+def test_where_the_looks_leap_over_a_gap_none_is_planned_into_it() -> None:
+    """Between two times with far looks, the next one is that of either time, and not one between."""
+    known = Plan([0.0, 1.0, 2.0], [2.0, 9.0, 10.0], [0.0] * 3, [3.0, 2.0, 1.0], 2.0)
+    assert [age + known.pause(age) for age in (0.0, 0.4, 0.6, 1.0)] == pytest.approx([2.0, 2.0, 9.0, 9.0])
+    assert 1.5 + known.pause(1.5) == pytest.approx(9.5)
+
+
 def test_what_never_varies_is_looked_at_once() -> None:
     """Tasks that always take 12 s are looked at within 0.3 s after that."""
     assert 12 < plan(estimate([12.0] * 50), price=2.0).pause(0.0) < 12.3
