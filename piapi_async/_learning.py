@@ -22,6 +22,9 @@ BRIEFEST: Final = 0.001
 MOST: Final = 30 * 86400.0
 """What is outside of these seconds is no duration."""
 
+TRUSTED: Final = 3
+"""Fewer durations than these may be exceptions."""
+
 CHECKED_EVERY: Final = 8
 SURPRISE: Final = 4.3
 """After how many durations a change is looked for, and how many standard deviations a rank sum must be off: for that it
@@ -105,6 +108,11 @@ class Kind:
         if self._fit is None or self._new > len(self._fit.samples) // 4:
             self._fit, self._new = Fit(self.past.samples, self.price), 0
         return self._fit
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether enough is known to leave a task alone for longer than one would without."""
+        return len(self.past) >= TRUSTED and not self.past.is_first_burst
 
     def pause(self, elapsed: float, *, queued: bool | None, running_for: float | None, chance: float) -> float:
         """Seconds until the next look."""

@@ -40,6 +40,8 @@ class Past:
     _ripe: list[_Entry] = attrs.field(factory=list, init=False)
     _young: list[_Entry] = attrs.field(factory=list, init=False)
     _newest_end: float = attrs.field(default=-math.inf, init=False)
+    _first_end: float = attrs.field(default=math.inf, init=False)
+    _newest: float = attrs.field(default=-math.inf, init=False)
     _since: _Place = attrs.field(default=(-math.inf, 0.0, 0.0), init=False)
 
     @classmethod
@@ -57,6 +59,11 @@ class Past:
     def __len__(self) -> int:
         """How many durations count."""
         return len(self._ripe)
+
+    @property
+    def is_first_burst(self) -> bool:
+        """Whether all that is known is of tasks that went side by side: the others of them may wait for their turn."""
+        return self._first_end > self._newest
 
     @property
     def samples(self) -> list[Sample]:
@@ -80,6 +87,8 @@ class Past:
         Returns:
             How many more count.
         """
+        self._first_end = min(self._first_end, math.inf if began is None else began + seen[0])
+        self._newest = max(self._newest, math.inf if began is None else began)
         if began is None:
             return self._count([(self._ripe[-1][0] if self._ripe else self._since, -math.inf, seen)])
         # Where it stands among those that began together must have nothing to do with how long it took.

@@ -13,7 +13,7 @@ import attrs
 
 from piapi_async import errors
 from piapi_async._clock import Clock
-from piapi_async._learning import MOST, lasted, phase
+from piapi_async._learning import lasted, phase
 from piapi_async.polling import Attempts, Learned, Polling
 from piapi_async.retry import RETRY_LOOK, retry_after
 from piapi_async.task import TaskInfo, TaskStatus
@@ -26,6 +26,10 @@ VISIBLE_AFTER = 10.0
 
 URGENT = 30.0
 """Where looks are scarce, a look that surely shows the end goes so many seconds before one that surely does not."""
+
+DOUBTFUL = 900.0
+"""A task that is older than so many seconds by what the service and this machine say, and is not over, has rather been
+dated by clocks that disagree."""
 
 TOGETHER = 0.1
 """Looks that may as well be a little earlier or later are at common moments, so many seconds apart: to wake up for one
@@ -182,7 +186,7 @@ class Watch:
             return seen_at - self.submitted_at
         since = self.clock.monotonic() - seen_at
         told = 0.0 if info.created_at is None else self.clock.now() - since - info.created_at.timestamp()
-        return max(seen_at - self._begun, told if told < MOST else 0.0)
+        return max(seen_at - self._begun, told if told < DOUBTFUL else 0.0)
 
     def _left(self) -> float:
         return math.inf if self.timeout is None else self._begun + self.timeout - self.clock.monotonic()

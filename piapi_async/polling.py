@@ -17,9 +17,6 @@ from piapi_async._learning import MOST, Memory, sample
 from piapi_async.retry import exponential
 from piapi_async.task import TaskInfo
 
-TRUSTED = 3
-"""With fewer durations than these, which may be exceptions, no pause is longer than those of the prior."""
-
 _STEPS = 200  # so many pauses of a prior that hardly grows are told apart
 _RETRYING = tenacity.AsyncRetrying()
 
@@ -180,7 +177,7 @@ class Learned:
             return self.prior.after(_age(elapsed), chance=chance)
         running_for = None if running_for is None else _age(running_for)
         pause = kind.pause(_age(elapsed), queued=queued, running_for=running_for, chance=chance)
-        return pause if len(kind.past) >= TRUSTED else min(pause, self.prior.maximum)
+        return pause if kind.is_trusted else min(pause, self.prior.maximum)
 
     def urgency(self, key: Hashable, elapsed: float, *, since: float) -> float:
         """How likely a task that was not over when it was `since` seconds old is over now, from 0 to 1.

@@ -16,9 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import Backoff, Learned, TaskInfo, TaskStatus
-from piapi_async._learning import KINDS, SLACK, change, lasted, phase
+from piapi_async._learning import KINDS, SLACK, TRUSTED, change, lasted, phase
 from piapi_async._past import KEPT
-from piapi_async.polling import TRUSTED
 
 KEY = ("Qubico/flux1-dev", "img2img")
 ANY_SECONDS = st.floats() | st.integers() | st.floats(0.5, 60)
@@ -116,6 +115,16 @@ def test_one_exception_is_not_trusted() -> None:
 
 
 # What is learned.
+
+
+def test_after_the_first_burst_alone_no_task_is_left_alone_for_longer_than_by_the_prior() -> None:
+    """Of tasks that went side by side the rest may wait for their turn; once one began later, the plan holds."""
+    learned = Learned()
+    for number in range(100):
+        learned.observe(KEY, 100 + number % 7, began=number / 50)
+    assert learned.delay(KEY, 0.0) == learned.prior.maximum
+    learned.observe(KEY, 100.0, began=150.0)
+    assert learned.delay(KEY, 0.0) > 2 * learned.prior.maximum
 
 
 def test_the_first_look_comes_when_tasks_are_over() -> None:

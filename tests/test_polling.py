@@ -475,6 +475,15 @@ async def test_a_task_from_elsewhere_that_was_seen_before() -> None:
     assert looks.at == [around(3)]
 
 
+@pytest.mark.parametrize("hours", [1, 12, -3])
+async def test_a_clock_that_is_wrong_by_hours_delays_nothing(hours: float) -> None:
+    """A task that was not submitted here, and is dated hours ago, is looked at as one that began with the wait."""
+    created = datetime.fromtimestamp(Clock().now() - 3600 * hours, UTC)
+    looks = ExactLooks([seen(TaskStatus.PROCESSING, created_at=created), seen(TaskStatus.COMPLETED)])
+    await watch(looks, polling=twelve_seconds()).run()
+    assert looks.at == [AT_ONCE, around(12)]
+
+
 async def test_a_failed_look_is_repeated_as_the_prior_says() -> None:
     """After failures in a row the pauses are the prior's, from its first one on; `Retry-After` wins; then it plans."""
     slow = errors.RateLimitError("slow", retry_after=30)
