@@ -123,6 +123,7 @@ async def runpod(url: str) -> AsyncIterator[Job]:
 CLIENTS: dict[str, Callable[[str], AbstractAsyncContextManager[Job]]] = {
     "bare aiohttp": bare,
     "piapi_async": _ours(2.0),
+    "piapi_async, price 8": _ours(8.0),
     "piapi_async, price 20": _ours(20.0),
     "piapi_async, price 200": _ours(200.0),
     "runpod": runpod,
