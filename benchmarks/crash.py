@@ -40,6 +40,7 @@ from piapi_async.ledger import SQLiteLedger
 
 KEY = "benchmark"
 ACTS = ("hold", "claim", "take", "send", "refused", "lost", "accepted", "finished", "release", "let_go")
+ANY = "any"
 OUTCOMES = "outcomes"
 FINAL = {"NoneType", "SubmissionInDoubtError", "TaskFailedError"}
 """The errors that another run does not mend, and none at all."""
@@ -51,7 +52,7 @@ class DyingLedger(SQLiteLedger):
     Args:
         path: The file.
 
-        act: The kind.
+        act: The kind; `ANY` for all of them.
 
         nth: The commit, from 1 on; 0 for never.
 
@@ -65,7 +66,8 @@ class DyingLedger(SQLiteLedger):
         self._left = nth
         self._when = when
         self._witness = witness
-        setattr(self, act, partial(self._counted, act, getattr(self, act)))
+        for name in ACTS if act == ANY else (act,):
+            setattr(self, name, partial(self._counted, name, getattr(self, name)))
 
     async def _counted(self, name: str, act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._left -= 1
@@ -218,6 +220,15 @@ class Trial:
             self.batch += self.end(self.start(act=act, nth=nth, when=when))
         self.finish()
 
+    def killed_at_every_commit(self) -> None:
+        """Kill a batch before, and another after, its first commit, its second, and so on to its last; finish each."""
+        for when in ("before", "after"):
+            for nth in itertools.count(1):
+                if self.end(self.start(act=ANY, nth=nth, when=when)):
+                    break  # it had fewer
+                self.finish()
+            self.batch += 1
+
     def report(self, known: dict[str, Any]) -> None:
         """Compare what three sides say, and print it.
 
@@ -334,6 +345,8 @@ def report(*, is_quick: bool, seed: int) -> None:
         one.killed_at_random(kills=kills // 4, rng=rng, longest=1.5)
     with trial("before and after each kind of commit", jobs=min(jobs, 60)) as one:
         one.killed_at_commits(places=places)
+    with trial("before and after every commit", jobs=2 if is_quick else 8) as one:
+        one.killed_at_every_commit()
     two_processes(jobs=jobs, kills=kills // 10, rng=rng)
     full_disk(jobs=jobs)
 
