@@ -42,6 +42,8 @@ class Past:
     _newest_end: float = attrs.field(default=-math.inf, init=False)
     _first_end: float = attrs.field(default=math.inf, init=False)
     _newest: float = attrs.field(default=-math.inf, init=False)
+    _usual: float = attrs.field(default=0.0, init=False)
+    _usual_for: int = attrs.field(default=0, init=False)
     _since: _Place = attrs.field(default=(-math.inf, 0.0, 0.0), init=False)
 
     @classmethod
@@ -105,8 +107,12 @@ class Past:
             del self._ripe[:count]
 
     def _ripened(self) -> list[_Entry]:
-        seconds = sorted(seen[0] for *_, seen in (*self._ripe, *self._young))
-        before = self._newest_end - seconds[int(NEARLY_ALL * (len(seconds) - 1))]
+        self._usual_for -= 1
+        if self._usual_for < 0:  # one more among hundreds changes little
+            seconds = sorted(entry[2][0] for entry in (*self._ripe, *self._young))
+            self._usual = seconds[int(NEARLY_ALL * (len(seconds) - 1))]
+            self._usual_for = len(seconds) // 20
+        before = self._newest_end - self._usual
         ripened = [entry for entry in self._young if entry[1] <= before]
         if ripened:
             self._young = [entry for entry in self._young if entry[1] > before]
