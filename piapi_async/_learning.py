@@ -41,7 +41,7 @@ def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
     return float(seconds), float(queued) if queued is not None and 0 <= queued < seconds else None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class Fit:
     """The best looks by some durations; each part is made when it is first asked for, since most are not."""
 
@@ -72,6 +72,13 @@ class Fit:
         waits = [max(queued, BRIEFEST) for _, queued in self.samples if queued is not None]
         return plan_queued(estimate(waits), totals=self.curve, running=self.running)
 
+    def follow(self, other: "Fit") -> bool:
+        """Make one of the plans that another has, the others at other times; whether all of them are made."""
+        missing = [name for name in ("running", "queued", "whole") if name in vars(other) and name not in vars(self)]
+        if missing:
+            getattr(self, missing[0])
+        return len(missing) <= 1
+
 
 @attrs.define(eq=False)
 class Kind:
@@ -82,6 +89,7 @@ class Kind:
     _new: int = 0
     _unchecked: int = 0
     _fit: Fit | None = None
+    _next: Fit | None = None
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
@@ -100,13 +108,17 @@ class Kind:
     def _forget(self, count: int) -> None:
         self.past.forget(count)
         if count:
-            self._fit = None
+            self._fit = self._next = None
 
     @property
     def fit(self) -> Fit:
         """The best looks, anew when a quarter more durations count than they follow from, and after a change."""
-        if self._fit is None or self._new > len(self._fit.samples) // 4:
+        if self._fit is None:
             self._fit, self._new = Fit(self.past.samples, self.price), 0
+        elif self._next is None and self._new > len(self._fit.samples) // 4:
+            self._next, self._new = Fit(self.past.samples, self.price), 0
+        if self._next is not None and self._next.follow(self._fit):
+            self._fit, self._next = self._next, None
         return self._fit
 
     @property

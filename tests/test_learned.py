@@ -155,6 +155,26 @@ def test_what_was_decided_by_is_brought_up_to_date() -> None:
     assert learned.delay(KEY, 0.0) == taught(*[9.0] * 20, *[5.0] * 6).delay(KEY, 0.0) != before
 
 
+def test_plans_are_brought_up_to_date_one_at_a_time() -> None:
+    """Where tasks of both phases are looked at, a decision makes one plan anew, and goes by the old ones until then."""
+
+    def pauses(learned: Learned) -> tuple[float, float]:
+        return learned.delay(KEY, 0.0, queued=True), learned.delay(KEY, 2.0, running_for=0.0)
+
+    def add(learned: Learned, *, count: int, works: float) -> None:
+        for _ in range(count):
+            learned.observe(KEY, 2.0 + works, queued=2.0)
+
+    learned, fresh = Learned(), Learned()
+    add(learned, count=20, works=9.0)
+    before = pauses(learned)
+    add(learned, count=6, works=5.0)
+    add(fresh, count=20, works=9.0)
+    add(fresh, count=6, works=5.0)
+    assert learned.delay(KEY, 0.0, queued=True) == before[0]
+    assert pauses(learned) == pauses(fresh) != before
+
+
 def test_kinds_are_apart() -> None:
     """What is learned of one kind of task says nothing of another."""
     learned = taught(*lifelike(20))
