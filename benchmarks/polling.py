@@ -519,9 +519,7 @@ def speed(*, tasks: int = 20_000) -> None:
     print(machine())
     print(f"{tasks} tasks, {len(decisions)} decisions: {each * 1e6:.1f} us each, with all learning and refits")
     print(f"the median decision: {statistics.median(decisions) * 1e6:.1f} us")
-    print(
-        f"the slowest 200, with a plan made anew: {statistics.median(refits) * 1e3:.2f} ms, at most {refits[-1] * 1e3:.2f}"
-    )
+    print(f"the slowest 200, plans made anew: {statistics.median(refits) * 1e3:.2f} ms, at most {refits[-1] * 1e3:.2f}")
     print(f"state: {len(policy.to_json()):,} bytes of JSON")
 
 
