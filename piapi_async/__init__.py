@@ -72,7 +72,7 @@ else:
 
     def __getattr__(name: str) -> object:
         if name == "Batch":
-            from piapi_async.batch import Batch  # noqa: PLC0415 - a sixth of the whole import, and not all need it
+            from piapi_async.batch import Batch  # noqa: PLC0415 - brings the ledger along, and not all need it
 
             return Batch
         if name == "__version__":
