@@ -1,14 +1,13 @@
 """The only door to SQLite: one thread, one connection, and one flush to disk for all who come at the same moment.
 
 An *act* is a function of the connection that reads and writes. Acts that wait while the disk is busy are done in one
-transaction, in the order in which they came: a commit costs the same for one as for a hundred. An act that refuses
-(raises a `PiAPIError`) has to do so before it writes. Whatever SQLite itself objects to undoes the transaction, and
-everybody who was in it is told.
+transaction, in the order in which they came, and all who wait for them are told at once: a commit, and waking the
+event loop after it, cost the same for one as for a hundred. An act that refuses (raises a `PiAPIError`) has to do so
+before it writes. Whatever SQLite itself objects to undoes the transaction, and everybody who was in it is told.
 """
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,10 +34,13 @@ _MOMENT = 0.02  # seconds
 
 @attrs.define(eq=False)
 class _Errand(Generic[T]):
+    """An act, and who waits for it."""
+
     act: "Callable[[sqlite3.Connection], T]"
     flush: bool
+    told: "asyncio.Future[T]"
     result: T | None = None
-    error: Exception | None = None
+    error: errors.PiAPIError | None = None
 
     def run(self, db: "sqlite3.Connection") -> None:
         self.error = None
@@ -46,6 +48,26 @@ class _Errand(Generic[T]):
             self.result = self.act(db)
         except errors.PiAPIError as error:
             self.error = error
+
+    def tell(self) -> None:
+        if self.told.done():  # the caller was cancelled meanwhile
+            return
+        if self.error is not None:
+            self.told.set_exception(self.error)
+        else:
+            self.told.set_result(self.result)  # type: ignore[arg-type] # it is what the act returned, None included
+
+
+@attrs.define(eq=False)
+class _Turn:
+    """What is done in one transaction, all of it asked for in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    errands: list[_Errand[Any]] = attrs.field(factory=list)
+
+    def tell(self, _done: "asyncio.Future[None]") -> None:
+        for errand in self.errands:
+            errand.tell()
 
 
 class Door:
@@ -63,7 +85,8 @@ class Door:
         self._file = path if path == MEMORY else Path(path).absolute()
         self._migrations = migrations
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="piapi_async-ledger")
-        self._waiting: deque[_Errand[Any]] = deque()
+        self._lock = threading.Lock()  # for the next line
+        self._next: _Turn | None = None  # the one that has not begun, and takes more
         self._db: sqlite3.Connection | None = None
 
     async def do(self, act: "Callable[[sqlite3.Connection], T]", *, flush: bool = True) -> T:
@@ -81,49 +104,50 @@ class Door:
             LedgerError: The file cannot be opened, read or written; nothing was done.
             PiAPIError: What the act refuses.
         """
-        errand = _Errand(act, flush)
-        self._waiting.append(errand)
-        # One thread, first come first served: when our turn is over, ours was done, perhaps in an earlier turn.
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._turn))
-        if errand.error is not None:
-            raise errand.error
-        return errand.result  # type: ignore[return-value] # it is what the act returned, None included
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[T] = loop.create_future()
+        with self._lock:
+            if self._next is None or self._next.loop is not loop:
+                turn = _Turn(loop)
+                loop.run_in_executor(self._thread, self._take, turn).add_done_callback(turn.tell)
+                self._next = turn
+            self._next.errands.append(_Errand(act, flush, told))
+        return await told
 
     async def aclose(self) -> None:
         """Close the file."""
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._close))
 
-    def _turn(self) -> None:
-        errands = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if not errands:
-            return
-        error = self._attempt(errands)
-        if error is not None and self._makes_room(error):
-            error = self._attempt(errands)
-        if error is not None:
-            for errand in errands:
+    def _take(self, turn: _Turn) -> None:
+        with self._lock:
+            if self._next is turn:
+                self._next = None
+        try:
+            self._work(turn.errands)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+            for errand in turn.errands:
                 errand.error = self._error(error)
 
-    def _attempt(self, errands: Sequence[_Errand[Any]]) -> Exception | None:
+    def _work(self, errands: Sequence[_Errand[Any]]) -> None:
         try:
             self._transact(errands)
-        except Exception as error:  # noqa: BLE001 - whoever waits for it is told
-            self._undo()
-            return error
-        return None
+        except Exception as error:
+            if not self._makes_room(error):
+                raise
+            self._transact(errands)
 
     def _transact(self, errands: Sequence[_Errand[Any]]) -> None:
         db = self._db = self._db or self._open()
-        db.execute(f"PRAGMA synchronous = {'FULL' if any(errand.flush for errand in errands) else 'NORMAL'}")
-        db.execute("BEGIN IMMEDIATE")
-        for errand in errands:
-            errand.run(db)
-        db.execute("COMMIT")
-
-    def _undo(self) -> None:
-        # Some errors, a full disk among them, have undone it already.
-        if self._db is not None and self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        try:
+            db.execute(f"PRAGMA synchronous = {'FULL' if any(errand.flush for errand in errands) else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
+            for errand in errands:
+                errand.run(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # some errors, a full disk among them, have undone it already
+                db.execute("ROLLBACK")
+            raise
 
     def _makes_room(self, error: Exception) -> bool:
         """Whether it was the disk that was full, and there is room now: the log of changes may be done with."""
@@ -171,7 +195,7 @@ class Door:
             db.execute(f"PRAGMA user_version = {len(self._migrations)}")
         db.execute("COMMIT")
 
-    def _error(self, error: Exception) -> errors.PiAPIError:
+    def _error(self, error: BaseException) -> errors.PiAPIError:
         if isinstance(error, errors.PiAPIError):
             return error
         ours = errors.LedgerError(f"the ledger {str(self.path)!r} cannot be read or written: {error}")

@@ -553,6 +553,71 @@ def test_those_who_come_together_share_a_flush(door: Door) -> None:
     assert frames < 50
 
 
+def test_those_who_come_while_the_disk_is_busy_share_a_turn(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred who wait for the same commit wake the loop once, all together."""
+    has_begun, is_free, turns = threading.Event(), threading.Event(), list[int]()
+    take = door._take
+
+    def counted(turn: Any) -> None:
+        take(turn)
+        turns.append(len(turn.errands))
+
+    monkeypatch.setattr(door, "_take", counted)
+
+    def keep_busy(_db: sqlite3.Connection) -> None:
+        has_begun.set()
+        is_free.wait()
+
+    async def main() -> list[int]:
+        busy = asyncio.create_task(door.do(keep_busy))
+        await asyncio.to_thread(has_begun.wait)
+        crowd = asyncio.gather(*(door.do(insert(number)) for number in range(100)))
+        await asyncio.sleep(0)
+        is_free.set()
+        await asyncio.gather(busy, crowd)
+        return await door.do(numbers)
+
+    assert asyncio.run(main()) == list(range(100))
+    assert turns == [1, 100, 1]
+
+
+def test_two_loops_share_a_door(door: Door) -> None:
+    """Each is told in its own loop, whoever's turn comes first, and nothing is left out or done twice."""
+    start = threading.Barrier(2)
+
+    async def main(first: int) -> list[int]:
+        start.wait()
+        return list(await asyncio.gather(*(door.do(insert(number)) for number in range(first, first + 300))))
+
+    ends: dict[int, list[int]] = {}
+    work = lambda first: ends.update({first: asyncio.run(main(first))})  # noqa: E731
+    threads = [threading.Thread(target=work, args=[first]) for first in (0, 300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(ends[0] + ends[300]) == list(range(1, 601))
+    assert sorted(asyncio.run(door.do(numbers))) == list(range(600))
+
+
+def test_whatever_happens_everybody_is_told(door: Door) -> None:
+    """An act that is interrupted leaves nobody waiting for ever, and the next turn finds the file in order."""
+
+    def interrupted(db: sqlite3.Connection) -> None:
+        insert(1)(db)
+        raise KeyboardInterrupt
+
+    async def main() -> tuple[list[Any], list[int]]:
+        async with asyncio.timeout(30):
+            ends = await asyncio.gather(*(door.do(act) for act in (insert(0), interrupted)), return_exceptions=True)
+            return ends, await door.do(numbers)
+
+    ends, found = asyncio.run(main())
+    assert [type(end) for end in ends] == [LedgerError, LedgerError]
+    assert ends[0] is not ends[1]
+    assert found == []
+
+
 def test_who_refuses_does_not_harm_the_others(door: Door) -> None:
     """An act that raises one of our errors gets it back; those in the same transaction are done."""
 
@@ -585,17 +650,40 @@ def test_what_sqlite_objects_to_undoes_all_that_was_in_it(door: Door) -> None:
 
 
 def test_who_is_cancelled_is_done_all_the_same(door: Door) -> None:
-    """A cancelled caller's act is done: what was paid for is written down."""
+    """A cancelled caller's act is done: what was paid for is written down. The others in its turn are told."""
 
     async def main() -> list[int]:
-        doing = asyncio.create_task(door.do(insert(1)))
-        await asyncio.sleep(0)
-        doing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await doing
+        async with asyncio.timeout(30):
+            doing, other = (asyncio.create_task(door.do(insert(number))) for number in (1, 2))
+            await asyncio.sleep(0)
+            doing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await doing
+            assert await other == 2
+            return await door.do(numbers)
+
+    assert asyncio.run(main()) == [1, 2]
+
+
+def test_where_shortening_the_log_made_room_all_is_done_anew(door: Door) -> None:
+    """What met a full disk is tried a second time, everything in its turn, also what refused the first time."""
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorname = "SQLITE_FULL"
+    trouble = [LedgerConflictError("no"), full]
+
+    def troubled(number: int) -> Any:
+        def act(db: sqlite3.Connection) -> None:
+            if trouble:
+                raise trouble.pop(0)
+            insert(number)(db)
+
+        return act
+
+    async def main() -> list[int]:
+        await asyncio.gather(door.do(insert(0)), door.do(troubled(1)), door.do(troubled(2)))
         return await door.do(numbers)
 
-    assert asyncio.run(main()) == [1]
+    assert asyncio.run(main()) == [0, 1, 2]
 
 
 def test_a_full_disk_is_told_and_left(door: Door) -> None:
