@@ -61,7 +61,7 @@ class _Command(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The options, and the one for help."""
-        self.params = self.params or list(_options())
+        self.params: list[click.Parameter] = self.params or list(_options())
         return super().get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

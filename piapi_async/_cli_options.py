@@ -68,7 +68,7 @@ max_pixels = click.option(
     "--max-pixels", type=int, metavar="NUMBER", help="Scale local pictures down to so many pixels at most."
 )
 
-_PAID = (
+_PAID: tuple[Callable[[Any], Any], ...] = (
     click.option("--service-mode", type=click.Choice(SERVICE_MODES), help="Pay per use, or host-your-account."),
     click.option("--webhook", metavar="URL", help="Where the service is to report the task as well."),
     out(".", about="Where the pictures go."),

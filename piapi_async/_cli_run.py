@@ -60,6 +60,7 @@ class Farewell(Protocol):
 
     def __call__(self, *, at_rest: bool) -> Iterable[str]:
         """The facts; `at_rest` is whether the work could end in order, so that all is known that can be."""
+        ...
 
 
 def nothing_to_say(*, at_rest: bool) -> Iterable[str]:  # noqa: ARG001 - it is a `Farewell`

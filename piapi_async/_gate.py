@@ -52,7 +52,7 @@ class Turn:
     waits_for_room: bool = False
     sent: Sent = (0.0, 0.0)
     arrived: float | None = None
-    _gate: "Gate"
+    _gate: "Gate" = attrs.field(alias="gate")
 
     async def __aenter__(self) -> Self:
         await self._gate.enter(self)
@@ -70,8 +70,8 @@ class Place:
 
     is_in_flight: bool = False
     is_accepted: bool = False
-    _gate: "Gate"
-    _before: Callable[[], Awaitable[None]] | None = None
+    _gate: "Gate" = attrs.field(alias="gate")
+    _before: Callable[[], Awaitable[None]] | None = attrs.field(default=None, alias="before")
 
     async def __aenter__(self) -> Self:
         if self._before is not None:

@@ -40,7 +40,7 @@ _CHUNK = 2**16
 class Body(aiohttp.payload.Payload):
     """A request body that knows whether its sending began: before that, the server cannot have acted on it."""
 
-    begun = False
+    begun: bool = False
 
     def __init__(self, content: Content) -> None:
         super().__init__(content, content_type="application/json")

@@ -1,9 +1,8 @@
 """What a batch is still to do: jobs that were added, streams that are read when there is room, jobs put off."""
 
 import asyncio
-import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 
 import attrs
 
@@ -104,7 +103,7 @@ class Intake:
     async def aclose(self) -> None:
         """Close the streams that are async generators."""
         for source in self._sources:
-            if inspect.isasyncgen(source):
+            if isinstance(source, AsyncGenerator):
                 await source.aclose()
 
     async def _first(self) -> Job | None:

@@ -130,12 +130,14 @@ class Entry(Journal):
 
     async def accepted(self, info: TaskInfo) -> None:
         """Write down what was paid for; if that cannot be done, say so loudly and go on with what is in memory."""
+        trouble = None
         for attempt in range(ATTEMPTS):
             try:
                 return await self.ledger.accepted(self.key, task_id=info.task_id)
             except errors.LedgerError as error:
                 trouble = error
             await self.clock.sleep(float(attempt < ATTEMPTS - 1))
+        assert trouble is not None
         trouble.task_id = info.task_id
         logger.error("task %s of job %r is paid for and could not be written down: %s", info.task_id, self.key, trouble)
         self.trouble(trouble)

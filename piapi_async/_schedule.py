@@ -83,6 +83,12 @@ class Curve:
         return found
 
 
+def _slopes_of(plan: "Plan") -> list[float]:
+    steps = zip(pairwise(plan.times), pairwise(plan.costs), strict=True)
+    slopes = [(high - low) / (end - begin) for (begin, end), (low, high) in steps]
+    return [*slopes, plan.price]  # beyond the grid each second is one of lateness
+
+
 @attrs.frozen
 class Plan:
     """The best looks: for a task that is not over at `times[i]`, the next is at `looks[i]`, give or take `rooms[i]`.
@@ -96,13 +102,7 @@ class Plan:
     rooms: list[float]
     costs: list[float]
     price: float
-    _slopes: list[float] = attrs.field(init=False, repr=False)
-
-    @_slopes.default
-    def _slopes_default(self) -> list[float]:
-        steps = zip(pairwise(self.times), pairwise(self.costs), strict=True)
-        slopes = [(high - low) / (end - begin) for (begin, end), (low, high) in steps]
-        return [*slopes, self.price]  # beyond the grid each second is one of lateness
+    _slopes: list[float] = attrs.field(init=False, repr=False, default=attrs.Factory(_slopes_of, takes_self=True))
 
     def pause(self, elapsed: float) -> float:
         """Seconds until the next look at a task that is not over after `elapsed`."""

@@ -150,8 +150,7 @@ def _code(payload: object) -> int | None:
     code = payload.get("code") if isinstance(payload, dict) else None
     if isinstance(code, str) and code.isascii() and code.isdigit():
         code = int(code[:10])
-    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) < 10**9
-    return code if is_code else None
+    return code if isinstance(code, int) and not isinstance(code, bool) and abs(code) < 10**9 else None
 
 
 def _error(

@@ -160,5 +160,5 @@ def cancel(setting: Setting, /, *, task_id: str) -> None:
     click.echo(summary(ask(lambda session: session.cancel_task(task_id), setting=setting, farewell=farewell)))
 
 
-for command in (*FAMILY, batch, ledger, upload, account, run_emulator):
-    program.add_command(command)
+for _command in (*FAMILY, batch, ledger, upload, account, run_emulator):
+    program.add_command(_command)

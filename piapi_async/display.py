@@ -93,8 +93,8 @@ def _screen() -> _Cell | _Terminal | _Stream:
     # The shell of a terminal has no kernel, and would print each update below the last.
     if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
         return _Cell()
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return _Terminal(sys.stderr) if is_terminal else _Stream(sys.stderr)
+    stream: TextIO | None = sys.stderr
+    return _Terminal(stream) if stream is not None and stream.isatty() else _Stream(stream)
 
 
 class Progress:

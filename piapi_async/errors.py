@@ -143,7 +143,7 @@ class APIError(PiAPIError):
         self.code = code
         self.message = message
         self.body = body
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
 
 
 class InvalidRequestError(APIError):
@@ -186,7 +186,7 @@ class ServerError(APIError):
     def __init__(self, text: str, *, retry_after: float | None = None, **extras: Any) -> None:
         super().__init__(text, **extras)
         self.retry_after = retry_after
-        self.safe_to_resubmit = self.status < 300  # noqa: PLR2004 - HTTP's own boundary
+        self.safe_to_resubmit: bool = self.status < 300  # noqa: PLR2004 - HTTP's own boundary
 
 
 class UnexpectedResponseError(PiAPIError):
@@ -213,7 +213,7 @@ class TaskError(PiAPIError):
     def __init__(self, text: str, *, info: "TaskInfo | None" = None) -> None:
         super().__init__(text)
         self.info = info
-        self.task_id = None if info is None else info.task_id
+        self.task_id: str | None = None if info is None else info.task_id
 
 
 class TaskFailedError(TaskError):
@@ -238,7 +238,7 @@ class WaitTimeoutError(TaskError, TimeoutError):
     def __init__(self, text: str, *, info: "TaskInfo | None" = None, handle: "TaskHandle | None" = None) -> None:
         super().__init__(text, info=info)
         self.handle = handle
-        self.task_id = self.task_id if handle is None else handle.task_id
+        self.task_id: str | None = self.task_id if handle is None else handle.task_id
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the handle behind: it belongs to a session, which belongs to this process."""

@@ -13,7 +13,7 @@ import attrs
 from piapi_async.errors import PiAPIError
 from piapi_async.task import Image, TaskInfo
 
-logger = logging.getLogger("piapi_async")
+logger: logging.Logger = logging.getLogger("piapi_async")
 
 
 @attrs.frozen(kw_only=True)

@@ -244,7 +244,7 @@ class TaskInfo:
     error: TaskFault | None = None
     logs: tuple[str, ...] = ()
     _json: bytes = attrs.field(default=b"{}", eq=False, alias="raw", converter=_packed)
-    _is_enveloped: bool = attrs.field(default=False, eq=False)
+    _is_enveloped: bool = attrs.field(default=False, eq=False, alias="is_enveloped")
 
     @property
     def raw(self) -> dict[str, Any]:

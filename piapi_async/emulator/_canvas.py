@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from piapi_async.emulator._landscape import landscape
 from piapi_async.emulator._order import Order
+from piapi_async.emulator._palette import curved
 
 _USUAL_SIDE = 1024
 _WHITE = 254
@@ -65,7 +66,7 @@ def _sized(image: Image.Image, order: Order) -> Image.Image:
 
 def _inpainted(order: Order, image: Image.Image) -> Canvas:
     # Before any scaling, which would blur the border of what is pure white.
-    red, green, blue = (band.point(lambda v: 255 * (v >= _WHITE)) for band in image.split())
+    red, green, blue = (curved(band, lambda v: 255 * (v >= _WHITE)) for band in image.split())
     white = ImageChops.darker(ImageChops.darker(red, green), blue)
     scene = ImageOps.fit(_scene(order), image.size)
     return Canvas(Image.composite(scene, image, white), white)

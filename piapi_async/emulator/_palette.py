@@ -62,6 +62,11 @@ def solid(image: Image.Image, colour: Colour) -> Image.Image:
     return Image.new("RGB", image.size, colour)
 
 
+def curved(image: Image.Image, curve: Callable[[int], float]) -> Image.Image:
+    """Each value of each band, 0 to 255, as a curve has it."""
+    return image.point(curve)
+
+
 def noise(size: tuple[int, int], rng: random.Random) -> Image.Image:
     """Grey noise; Pillow's own cannot be seeded."""
     return Image.frombytes("L", size, rng.randbytes(size[0] * size[1]))
@@ -82,13 +87,13 @@ def grained(image: Image.Image, rng: random.Random, *, amount: float = 0.05) -> 
 
 def vignetted(image: Image.Image, *, amount: float = 0.5) -> Image.Image:
     """Darker towards the corners."""
-    edge = Image.radial_gradient("L").point(lambda v: max(0, v - 90) * amount).resize(image.size)
+    edge = curved(Image.radial_gradient("L"), lambda v: max(0, v - 90) * amount).resize(image.size)
     return Image.composite(solid(image, (0, 0, 0)), image, edge)
 
 
 def glowing(image: Image.Image, *, radius: float, amount: float = 0.6) -> Image.Image:
     """With light that spills over from its bright parts."""
-    bright = image.point(lambda v: max(0, v - 110) * 1.5 * amount)
+    bright = curved(image, lambda v: max(0, v - 110) * 1.5 * amount)
     return ImageChops.screen(image, bright.filter(ImageFilter.GaussianBlur(radius)))
 
 

@@ -55,7 +55,7 @@ class Emulator:
 
     def __init__(self, seed: int = 0, *, clock: Clock | None = None, **options: Any) -> None:
         self._settings = Settings(Options(seed=seed, **options))
-        self.faults = Faults(seed, chaos=lambda: self.options.chaos)
+        self.faults: Faults = Faults(seed, chaos=lambda: self.options.chaos)
         self._clock = clock or Clock()
         self._watch = Stopwatch(self._clock)
         self._service = Service(self._settings)

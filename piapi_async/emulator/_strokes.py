@@ -6,6 +6,7 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 from piapi_async.emulator._palette import (
     Palette,
+    curved,
     grained,
     grey,
     noise,
@@ -63,7 +64,7 @@ def ink(image: Image.Image, palette: Palette, _rng: random.Random) -> Image.Imag
 def comic(image: Image.Image, palette: Palette, _rng: random.Random) -> Image.Image:
     """Five clear colours and a thin pen, as in a French album."""
     base = smooth(image, size=7)
-    levels = grey(base).point(lambda v: v // 52 * 63)
+    levels = curved(grey(base), lambda v: v // 52 * 63)
     flat = ImageOps.colorize(levels, black=palette.middle, mid=palette.accent, white=palette.light)
     coloured = Image.blend(flat, ImageEnhance.Color(base).enhance(2.2), 0.4)
     return _inked(coloured, image, palette, width=1.4 * unit(image))
@@ -82,7 +83,7 @@ def engraving(image: Image.Image, palette: Palette, _rng: random.Random) -> Imag
     ruled = field.resize((side, side)).rotate(24, Image.Resampling.BICUBIC)
     left, top = (side - image.width) // 2, (side - image.height) // 2
     screen = ruled.crop((left, top, left + image.width, top + image.height))
-    marks = ImageChops.add(grey(image), screen, scale=1, offset=-150).point(lambda v: min(255, v * 3))
+    marks = curved(ImageChops.add(grey(image), screen, scale=1, offset=-150), lambda v: min(255, v * 3))
     tone = Image.blend(solid(image, palette.light), toned(image, palette, middle=palette.accent), 0.35)
     return Image.composite(tone, solid(image, palette.dark), marks)
 
@@ -101,15 +102,15 @@ def _dabs(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def _inked(coloured: Image.Image, image: Image.Image, palette: Palette, *, width: float) -> Image.Image:
     lines = outlines(image.filter(ImageFilter.GaussianBlur(width / 3)), width=width, strength=8)
-    firm = lines.point(lambda v: max(0, min(255, (v - 70) * 3)))
+    firm = curved(lines, lambda v: max(0, min(255, (v - 70) * 3)))
     return Image.composite(solid(image, palette.dark), coloured, firm)
 
 
 def _on_paper(image: Image.Image, rng: random.Random) -> Image.Image:
-    edge = Image.radial_gradient("L").resize(image.size).point(lambda v: max(0, min(255, (v - 140) * 3)))
+    edge = curved(Image.radial_gradient("L").resize(image.size), lambda v: max(0, min(255, (v - 140) * 3)))
     coarse = noise((9, 7), rng).resize(image.size, Image.Resampling.BICUBIC)
     fine = noise((60, 40), rng).resize(image.size, Image.Resampling.BICUBIC)
-    torn = ImageChops.subtract(edge, Image.blend(coarse, fine, 0.35)).point(lambda v: min(255, v * 4))
+    torn = curved(ImageChops.subtract(edge, Image.blend(coarse, fine, 0.35)), lambda v: min(255, v * 4))
     return grained(Image.composite(solid(image, (250, 247, 240)), image, torn), rng, amount=0.06)
 
 

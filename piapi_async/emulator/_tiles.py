@@ -9,6 +9,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOp
 from piapi_async.emulator._palette import (
     Colour,
     Palette,
+    curved,
     grained,
     grey,
     slope,
@@ -30,8 +31,8 @@ def halftone(image: Image.Image, palette: Palette, _rng: random.Random) -> Image
     for top in range(0, image.height, pitch):
         for left in range(-(top // pitch % 2) * pitch // 2, image.width, pitch):
             dots.paste(spot, (left, top))
-    marks = ImageChops.add(grey(image), dots, scale=1, offset=-128).point(lambda v: min(255, max(0, v * 4)))
-    levels = grey(smooth(image, size=7)).point(lambda v: v // 86 * 127)
+    marks = curved(ImageChops.add(grey(image), dots, scale=1, offset=-128), lambda v: min(255, max(0, v * 4)))
+    levels = curved(grey(smooth(image, size=7)), lambda v: v // 86 * 127)
     flat = ImageOps.colorize(levels, black=palette.middle, mid=palette.accent, white=palette.light)
     return Image.composite(flat, solid(image, palette.dark), marks)
 
@@ -81,11 +82,15 @@ def paper_cut(image: Image.Image, palette: Palette, rng: random.Random) -> Image
     )
     sheets = solid(image, palette.dark)
     for level in range(1, 9):
-        sheet = heights.point(lambda v, floor=level * 27: max(0, min(255, (v - floor) * 24)))
+        sheet = _above(heights, floor=level * 27)
         shadow = ImageChops.offset(sheet, 0, round(1.6 * size)).filter(ImageFilter.GaussianBlur(2.4 * size))
         sheets = Image.composite(solid(image, (0, 0, 0)), sheets, shadow.point(lambda v: v * 0.5))
         sheets = Image.composite(solid(image, _colour_at(ramp, 0, level * 31)), sheets, sheet)
     return grained(sheets, rng, amount=0.05)
+
+
+def _above(heights: Image.Image, *, floor: int) -> Image.Image:
+    return curved(heights, lambda v: max(0, min(255, (v - floor) * 24)))
 
 
 def deco(image: Image.Image, palette: Palette, rng: random.Random) -> Image.Image:

@@ -7,6 +7,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 from piapi_async.emulator._palette import (
     Colour,
     Palette,
+    curved,
     glowing,
     grained,
     grey,
@@ -79,7 +80,7 @@ def starlight(image: Image.Image, palette: Palette, rng: random.Random) -> Image
 def neon(image: Image.Image, palette: Palette, _rng: random.Random) -> Image.Image:
     """Tubes of light along the edges, at night."""
     size = unit(image)
-    lines = outlines(smooth(image, size=5), width=3 * size, strength=11).point(lambda v: max(0, v - 45) * 1.4)
+    lines = curved(outlines(smooth(image, size=5), width=3 * size, strength=11), lambda v: max(0, v - 45) * 1.4)
     tubes = Image.composite(solid(image, palette.accent), solid(image, palette.glow), slope(image.size, 70))
     light = ImageChops.multiply(tubes, lines.filter(ImageFilter.GaussianBlur(0.6 * size)).convert("RGB"))
     night = ImageEnhance.Brightness(Image.blend(image, toned(image, palette), 0.85)).enhance(0.5)

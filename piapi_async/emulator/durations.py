@@ -35,6 +35,11 @@ class Constant:
         return self.seconds
 
 
+def _not_below_low(uniform: "Uniform", _attribute: object, high: float) -> None:
+    if high < uniform.low:
+        raise ValueError(f"high is {high}, less than low, which is {uniform.low}")
+
+
 @attrs.frozen
 class Uniform:
     """Anything between two bounds, all equally likely.
@@ -46,12 +51,7 @@ class Uniform:
     """
 
     low: float = attrs.field(validator=_not_negative)
-    high: float = attrs.field()
-
-    @high.validator
-    def _check_high(self, _attribute: object, value: float) -> None:
-        if value < self.low:
-            raise ValueError(f"high is {value}, less than low, which is {self.low}")
+    high: float = attrs.field(validator=_not_below_low)
 
     def __call__(self, rng: random.Random) -> float:
         """One draw, in seconds."""

@@ -285,6 +285,6 @@ def _checked_options(endpoint: str, name: str, options: Mapping[str, Any]) -> Ma
     return {**kind.options, **options}
 
 
-def _check_named(name: str, *, among: Collection[str], what: str) -> None:
+def _check_named(name: object, *, among: Collection[str], what: str) -> None:
     if name not in among:
         raise ValueError(f"{name!r} is no {what}; there is {', '.join(among) or 'none'}")

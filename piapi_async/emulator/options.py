@@ -55,6 +55,13 @@ def _choice(literal: Any, about: str) -> Any:
     return attrs.field(default=words[0], validator=validators.in_(words), metadata={"about": about})
 
 
+def _check_words(_options: object, _attribute: object, value: StatusWords | Mapping[str, str]) -> None:
+    if not isinstance(value, Mapping) and value not in get_args(StatusWords):
+        raise ValueError(f"status_words is {value!r}, not {', '.join(get_args(StatusWords))} or a mapping")
+    if isinstance(value, Mapping) and not value.keys() <= _STATUSES:
+        raise ValueError(f"status_words may name {', '.join(sorted(_STATUSES))}, not {', '.join(value)}")
+
+
 def _amount(default: float, about: str, *, least: float = 0, most: float = float("inf")) -> Any:
     within = validators.and_(validators.ge(least), validators.le(most))
     return attrs.field(default=default, validator=within, metadata={"about": about})
@@ -137,6 +144,7 @@ class Options:
         "How a status is written: as in the examples; capitalised as in the unified schema; as on the Flux get-task "
         "page (success, and processing with a tab behind it); with starting or staged for pending, with retry or the "
         "unheard-of rendering for processing; in Python also your own words, as a mapping from ours.",
+        validator=_check_words,
     )
     output_shape: OutputShape = _choice(
         OutputShape,
@@ -219,13 +227,6 @@ class Options:
     keep_tasks: int = _amount(100_000, "Tasks held; beyond it the oldest is forgotten and answers 404.", least=1)
     keep_requests: int = _amount(50_000, "Entries of `requests` and of `deliveries`; the oldest go first.", least=1)
     keep_uploads: int = _amount(100, "Uploaded files held; beyond it the oldest is forgotten.", least=1)
-
-    @status_words.validator
-    def _check_status_words(self, _attribute: object, value: StatusWords | Mapping[str, str]) -> None:
-        if not isinstance(value, Mapping) and value not in get_args(StatusWords):
-            raise ValueError(f"status_words is {value!r}, not {', '.join(get_args(StatusWords))} or a mapping")
-        if isinstance(value, Mapping) and not value.keys() <= _STATUSES:
-            raise ValueError(f"status_words may name {', '.join(sorted(_STATUSES))}, not {', '.join(value)}")
 
     @property
     def places(self) -> int:

@@ -13,6 +13,7 @@ import tenacity
 from piapi_async import (
     Account,
     Backoff,
+    Batch,
     ControlNet,
     ControlNetLora,
     FillOutpaint,
@@ -34,8 +35,11 @@ from piapi_async import (
     Txt2Img,
     WebhookConfig,
 )
+from piapi_async.batch import Failed, Succeeded
 from piapi_async.display import Progress, Row, Table
 from piapi_async.events import Event, Submitted
+from piapi_async.ledger import JobState, SQLiteLedger
+from piapi_async.ledger import Row as LedgerRow
 from piapi_async.task import Submittable
 
 
@@ -134,3 +138,46 @@ async def use() -> None:
         assert_type(await session.upload(PIL.Image.new("L", (1, 1))), str)
         assert_type(Txt2Img(prompt="a").estimate(), float)
         assert_type(await session.task("id").cancel(), TaskInfo)
+
+
+async def jobs() -> AsyncIterator[Submittable | tuple[Submittable, str]]:
+    """A stream of requests, with keys or without."""
+    yield REQUESTS[0]
+    yield REQUESTS[1], "second"
+
+
+async def use_batch(session: Session) -> None:
+    """Every public call of a batch and its ledger, with the type it gives."""
+    async with SQLiteLedger(Path("jobs.db")) as ledger:
+        batch = Batch(
+            session,
+            ledger=ledger,
+            max_in_flight=40,
+            on_doubt="reconcile",
+            max_spend_usd=5,
+            deadline=60,
+            save_to="out",
+            name="{task_id}",
+            sidecar=True,
+        )
+        async with batch as entered:
+            assert_type(entered, Batch)
+            batch.add(REQUESTS[0], key="first")
+            batch.add_many(REQUESTS)
+            batch.add_many(jobs())
+            async for outcome in batch:
+                assert_type(outcome, Succeeded | Failed)
+                if isinstance(outcome, Succeeded):
+                    assert_type((outcome.info, outcome.paths), tuple[TaskInfo, tuple[Path, ...]])
+                else:
+                    assert_type(outcome.error, Exception)
+            batch.stop()
+        assert_type(await ledger.counts(), dict[JobState, int])
+        assert_type(await ledger.spent(), float)
+        assert_type(await ledger.get("first"), LedgerRow | None)
+        async for row in ledger.rows(JobState.IN_DOUBT):
+            assert_type((row.state, row.task_id, row.paths), tuple[JobState, str | None, tuple[Path, ...] | None])
+        assert_type(await ledger.forget("first"), bool)
+    outcomes = await Batch(session, ledger="jobs.db", on_doubt="skip").gather([*REQUESTS, (REQUESTS[0], "again")])
+    assert_type(outcomes, list[Succeeded | Failed])
+    await Batch(session, on_doubt="hope").gather(REQUESTS)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
