@@ -18,9 +18,23 @@ if TYPE_CHECKING:
 EMULATOR_TESTS = Path(__file__).parent / "emulator"
 
 MARKERS = (
+    "still_time: run this async test on a loop whose time passes by waiting alone, however busy the machine is",
     "real_time: run this async test on an ordinary event loop, whose time passes as it does outside",
     "virtual_time: run this async test on a loop that jumps over idle time (the default, except in tests/emulator)",
 )
+
+
+class StillTimeLoop(VirtualTimeLoop):
+    """A loop whose time passes by waiting alone, for what is to be known to a hundredth of a second."""
+
+    def __init__(self) -> None:
+        self._readings = 0
+        super().__init__()
+
+    def time(self) -> float:
+        """A hair later at each reading, so that what is due in less than the selector's pause is due soon."""
+        self._readings += 1
+        return 1e-7 * self._readings + self._ahead
 
 
 # A machine that is busy with other things is no reason for a property to fail.
@@ -29,7 +43,7 @@ hypothesis.settings.load_profile("piapi_async")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the two markers known to `--strict-markers`."""
+    """Make the markers known to `--strict-markers`."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
@@ -40,6 +54,8 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     virtual = item.get_closest_marker("virtual_time") is not None
     if real or (EMULATOR_TESTS in item.path.parents and not virtual):
         return {"real": asyncio.SelectorEventLoop}
+    if item.get_closest_marker("still_time") is not None:
+        return {"still": StillTimeLoop}
     return {"virtual": VirtualTimeLoop}
 
 

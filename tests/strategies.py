@@ -1,11 +1,15 @@
 """Hypothesis strategies: what a hostile server may send, and what a user may ask for."""
 
+import sys
 from typing import Any
 
 from hypothesis import strategies as st
 
 from piapi_async import Img2Img
 from piapi_async._wire import Answer
+
+DEEP = 600 if sys.version_info < (3, 12) else 1200
+"""So many levels of JSON are read and written by `json`, which is C, and are too many for recursion in Python."""
 
 URLS = st.sampled_from(["https://example.com/a.jpg", "http://host:8080/b?x=1", "https://i.ibb.co/J7ZNgSG/01.jpg"])
 

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from ground import CAT, Ground
 from PIL import Image as Picture
+from strategies import DEEP
 
 from piapi_async import __main__ as entry
 from piapi_async import events
@@ -283,7 +284,7 @@ class TestTask:
 
     def test_json_that_is_nested_too_deep(self) -> None:
         """What is nested too deep to be printed is an error of the service, not a traceback."""
-        raw: dict[str, object] = functools.reduce(lambda inner, _: {"a": inner}, range(600), {})
+        raw: dict[str, object] = functools.reduce(lambda inner, _: {"a": inner}, range(DEEP), {})
         with pytest.raises(UnexpectedResponseError, match=r"^task t is nested too deep to be printed$"):
             as_json(TaskInfo(task_id="t", status=TaskStatus.COMPLETED, raw=raw))
 

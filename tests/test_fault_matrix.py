@@ -371,7 +371,7 @@ async def test_detach_leaves_the_task_alone() -> None:
     async with emulator() as server, Session(server.api_key, base_url=server.url, observers=[log]) as session:
         task_id, took = await _cancel_during_wait(server, session)
         assert asked(server, "cancel") == []
-        assert took < 0.1
+        assert took < 0.5
         await asyncio.sleep(10)
         assert server.tasks[task_id].status == "completed"
     assert [event.task_id for event in log.of(events.Detached)] == [task_id]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image as PillowImage
 from raw_server import JPEG, PNG, RawServer, Received, answer, closing, holding, in_thread, stall, strangers, task
+from strategies import DEEP
 
 from piapi_async import Image, Img2Img, Picture, RetryPolicy, Session, TaskInfo, TaskRequest, TaskStatus, events, files
 from piapi_async.emulator import Constant, Emulator
@@ -227,7 +228,7 @@ async def test_request_that_cannot_be_told_is_refused_first(tmp_path: Path) -> N
 async def test_sidecar_of_an_endless_echo(tmp_path: Path) -> None:
     """An echo that is nested too deep is left out of the side-car: the pictures are there, and so is the rest."""
     async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
-        echo: list[object] = functools.reduce(lambda inner, _: [inner], range(600), [])
+        echo: list[object] = functools.reduce(lambda inner, _: [inner], range(DEEP), [])
         info = done(f"{server.url}/a", raw={"input": echo})
         assert await session.save(info, tmp_path, sidecar=True) == (tmp_path / "t.png",)
     assert json.loads((tmp_path / "t.json").read_text())["echoed_input"] == "(nested too deep)"

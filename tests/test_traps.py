@@ -50,7 +50,7 @@ async def test_cancel_while_submit_waits_for_its_place() -> None:
     async with RawServer(task(), task(status="completed")) as server:
         async with Session("k", base_url=server.url, governor=governor, observers=[log]) as session:
             async with governor.slot():
-                assert await cancel(session.run(BEAR), after=1) < 0.1
+                assert await cancel(session.run(BEAR), after=1) < 0.5
                 await quiet(server)
             assert server.received == []
             assert log == []
@@ -63,7 +63,7 @@ async def test_cancel_while_submit_waits_for_a_connection() -> None:
     async with RawServer(holding(task(status="completed"), until=go)) as server:
         async with Session("k", base_url=server.url, observers=[log]) as session:
             others = [asyncio.ensure_future(session.get_task("t-1")) for _ in range(100)]
-            assert await cancel(session.submit(BEAR), after=1) < 0.1
+            assert await cancel(session.submit(BEAR), after=1) < 0.5
             assert len(server.received) == 100
             assert log.of(events.SubmissionInDoubt) == []
             go.set()
@@ -76,7 +76,7 @@ async def test_cancel_while_connecting() -> None:
     log = EventLog()
     async with RawServer(stall) as server:
         async with Session("k", base_url=server.url.replace("http:", "https:"), observers=[log]) as session:
-            assert await cancel(session.submit(BEAR), after=1) < 0.1
+            assert await cancel(session.submit(BEAR), after=1) < 0.5
             await quiet(server)
     assert server.received == []
     assert log == []
@@ -87,7 +87,7 @@ async def test_cancel_while_the_gate_is_closed() -> None:
     log = EventLog()
     async with RawServer(answer(status=429, headers={"Retry-After": "30"}), task()) as server:
         async with Session("k", base_url=server.url, observers=[log]) as session:
-            assert await cancel(session.submit(BEAR), after=5) < 0.1
+            assert await cancel(session.submit(BEAR), after=5) < 0.5
             assert len(server.received) == 1
     assert [type(event) for event in log] == [events.Retrying]
 
@@ -97,7 +97,7 @@ async def test_cancel_between_two_attempts() -> None:
     log = EventLog()
     retry = RetryPolicy(wait_initial=20, wait_max=20)
     async with refusing() as url, Session("k", base_url=url, retry=retry, observers=[log]) as session:
-        assert await cancel(session.submit(BEAR), after=5) < 0.1
+        assert await cancel(session.submit(BEAR), after=5) < 0.5
     assert [type(event) for event in log] == [events.Retrying]
     assert strangers() == []
 
@@ -210,7 +210,7 @@ async def test_cancel_between_two_looks() -> None:
     polling = Polling(wait=Backoff(initial=20, maximum=20))
     async with RawServer(task("paid")) as server:
         async with Session("k", base_url=server.url, polling=polling, observers=[log]) as session:
-            assert await cancel(session.run(BEAR), after=5) < 0.1
+            assert await cancel(session.run(BEAR), after=5) < 0.5
             assert strangers() == []
             assert len(server.received) == 1
     assert [event.task_id for event in log.of(events.Detached)] == ["paid"]
@@ -220,7 +220,7 @@ async def test_cancel_during_a_look() -> None:
     """Cancelled while a look is under way, a wait ends at once, the connection is gone, and the task is told of."""
     log = EventLog()
     async with RawServer(stall) as server, Session("k", base_url=server.url, observers=[log]) as session:
-        assert await cancel(session.task("paid").wait(), after=5) < 0.1
+        assert await cancel(session.task("paid").wait(), after=5) < 0.5
         await quiet(server)
     assert [event.task_id for event in log.of(events.Detached)] == ["paid"]
 
@@ -239,7 +239,7 @@ async def test_cancel_during_a_download(tmp_path: Path, part: bytes) -> None:
     head = answer(PNG)[: -len(PNG)]
     async with RawServer(stalling_after(head + part) if part else stall) as server:
         async with Session("k", base_url=server.url) as session:
-            assert await cancel(session.download(f"{server.url}/a.png", tmp_path), after=1) < 0.1
+            assert await cancel(session.download(f"{server.url}/a.png", tmp_path), after=1) < 0.5
             await quiet(server)
     assert list(tmp_path.iterdir()) == []
 
@@ -251,7 +251,7 @@ async def test_cancel_during_a_save(tmp_path: Path) -> None:
         async with RawServer(task("t", "completed", output={"image_urls": urls})) as api:
             async with Session("k", base_url=api.url) as other:
                 info = await other.get_task("t")
-        assert await cancel(session.save(info, tmp_path), after=1) < 0.1
+        assert await cancel(session.save(info, tmp_path), after=1) < 0.5
         await quiet(server)
     assert [path.name for path in tmp_path.iterdir()] == ["t-1.png"]
     assert (tmp_path / "t-1.png").read_bytes() == PNG
