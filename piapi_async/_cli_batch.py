@@ -314,9 +314,9 @@ class _Stopping:
 async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
     async with (
         SQLiteLedger(plan.ledger) as ledger,
+        _fresh(tally, ledger=ledger),
         opened(observers=[tally], **plan.session) as session,
         Batch(session, ledger=ledger, **plan.batch) as batch,
-        _fresh(tally, ledger=ledger),
     ):
         stopping.batch = batch
         batch.add_many(plan.stream())
@@ -329,7 +329,7 @@ async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
 
 @asynccontextmanager
 async def _fresh(tally: Tally, *, ledger: SQLiteLedger) -> AsyncIterator[None]:
-    """Show what the ledger says, from time to time and at the end."""
+    """Show what the ledger says, from time to time, and when the batch has left it, also where that was cancelled."""
 
     async def look() -> None:
         with suppress(LedgerError):
@@ -344,10 +344,10 @@ async def _fresh(tally: Tally, *, ledger: SQLiteLedger) -> AsyncIterator[None]:
     task = asyncio.create_task(watch())
     try:
         yield
-        await look()
     finally:
         task.cancel()
         await asyncio.wait({task})
+        await look()
 
 
 def _summary(plan: Plan, tally: Tally) -> dict[str, Any]:

@@ -33,6 +33,9 @@ BURIED = "the process that submitted it ended before the answer came"
 PAGE = 500
 """Rows that are read at once."""
 
+MOST = 10**15
+"""Points that one task may have cost, a hundred million US dollars: what a server says beyond it is nonsense."""
+
 _ENDS = {
     TaskStatus.COMPLETED: JobEvent.COMPLETED,
     TaskStatus.FAILED: JobEvent.FAILED,
@@ -267,7 +270,7 @@ def finished(
             json.dumps(kept),
             None if paths is None else json.dumps([str(path) for path in paths]),
             error,
-            row.points if info.usage is None else max(0, info.usage.consume),
+            row.points if info.usage is None else min(max(0, info.usage.consume), MOST),
             now,
             owner,
             key,

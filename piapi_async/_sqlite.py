@@ -3,7 +3,8 @@
 An *act* is a function of the connection that reads and writes. Acts that wait while the disk is busy are done in one
 transaction, in the order in which they came, and all who wait for them are told at once: a commit, and waking the
 event loop after it, cost the same for one as for a hundred. An act that refuses (raises a `PiAPIError`) has to do so
-before it writes. Whatever SQLite itself objects to undoes the transaction, and everybody who was in it is told.
+before it writes. What goes wrong with the file undoes the transaction, and everybody who was in it is told; what goes
+wrong with one act, a value that cannot be stored, is that act's alone.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -65,9 +67,13 @@ class _Turn:
     loop: asyncio.AbstractEventLoop
     errands: list[_Errand[Any]] = attrs.field(factory=list)
 
-    def tell(self, _done: "asyncio.Future[None]") -> None:
+    def tell(self) -> None:
         for errand in self.errands:
             errand.tell()
+
+    def fail(self, why: str) -> None:
+        for errand in self.errands:
+            errand.error = errors.LedgerError(why)
 
 
 class Door:
@@ -109,7 +115,8 @@ class Door:
         with self._lock:
             if self._next is None or self._next.loop is not loop:
                 turn = _Turn(loop)
-                loop.run_in_executor(self._thread, self._take, turn).add_done_callback(turn.tell)
+                taken = loop.run_in_executor(self._thread, self._take, turn)
+                taken.add_done_callback(partial(self._taken, turn))
                 self._next = turn
             self._next.errands.append(_Errand(act, flush, told))
         return await told
@@ -119,14 +126,31 @@ class Door:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._close))
 
     def _take(self, turn: _Turn) -> None:
+        self._begin(turn)
+        self._do(turn.errands)
+
+    def _begin(self, turn: _Turn) -> None:
+        """Whoever comes from now on has another turn."""
         with self._lock:
             if self._next is turn:
                 self._next = None
+
+    def _taken(self, turn: _Turn, done: "asyncio.Future[None]") -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._begin(turn)
+            turn.fail(f"the thread of the ledger {str(self.path)!r} was stopped")
+        turn.tell()
+
+    def _do(self, errands: Sequence[_Errand[Any]]) -> None:
         try:
-            self._work(turn.errands)
+            self._work(errands)
         except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
-            for errand in turn.errands:
-                errand.error = self._error(error)
+            if len(errands) > 1 and not _is_of_file(error):
+                for errand in errands:
+                    self._do([errand])
+            else:
+                for errand in errands:
+                    errand.error = self._error(error)
 
     def _work(self, errands: Sequence[_Errand[Any]]) -> None:
         try:
@@ -206,6 +230,12 @@ class Door:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _is_of_file(error: BaseException) -> bool:
+    import sqlite3  # noqa: PLC0415 - not everyone has a ledger
+
+    return isinstance(error, sqlite3.OperationalError)
 
 
 def log_ahead(db: "sqlite3.Connection", *, seconds: float = BUSY) -> None:

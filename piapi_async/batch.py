@@ -172,7 +172,7 @@ class Batch:
 
         Raises:
             TypeError: This is no request, or the key is no string.
-            ValueError: The key is empty.
+            ValueError: The key is empty, or cannot be printed.
         """
         self._intake.add(job_of(request, key=key))
         self._crew.hire()

@@ -322,8 +322,9 @@ async def test_arguments_are_refused_before_anything_is_sent() -> None:
         for wrong_job in ("a bear", (bears(1)[0], 7)):
             with pytest.raises(TypeError, match="must be"):
                 await batch.gather([wrong_job])  # type: ignore[list-item]
-        with pytest.raises(ValueError, match="key must be"):
-            batch.add(bears(1)[0], key="")
+        for key in ("", " ", "\ud800", "a\nb"):
+            with pytest.raises(ValueError, match="key must be a printable string"):
+                batch.add(bears(1)[0], key=key)
         with pytest.raises(TypeError, match="requests must be an iterable"):
             batch.add_many(7)  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match="not open"):

@@ -356,6 +356,13 @@ class TestCtrlC:
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
 
+    def test_what_was_spent_when_it_let_go(self, ground: Ground) -> None:
+        """The sum is the ledger's at the end, also where the second Ctrl-C came before it was looked at again."""
+        ground.interrupt(after=0.6)
+        ground.interrupt(after=0.7)
+        told = summed(ground("batch", bears(3), "--json"))
+        assert told["usd"] == asyncio.run(SQLiteLedger(told["ledger"]).spent()) > 0
+
     def test_thrice(self, ground: Ground) -> None:
         """The third leaves without tidying up, and says that a submit may have been under way."""
         ground.faults.next("create", "stall")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,16 @@ async def test_rows_are_read_page_by_page_in_order(path: Path) -> None:
     assert [row.key for row in rows] == [f"{n:04}" for n in range(1234)]
 
 
+async def test_a_cost_beyond_reason_is_capped(path: Path) -> None:
+    """What a server says of a cost can be stored, whatever it says."""
+    owner = new_owner()
+    async with SQLiteLedger(path) as ledger:
+        for key, consume in {"a": 10**30, "b": -5}.items():
+            await ledger.claim(BEAR, key=key, owner=owner, save=True)
+            await ledger.finished(key, info=ended(f"t-{key}", consume=consume), owner=owner)
+        assert await ledger.points() == 10**15
+
+
 async def test_export_is_plain_and_holds_no_secret(path: Path) -> None:
     """A row as JSON values tells request, cost and files; neither it nor the file holds inputs or the secret."""
     owner = new_owner()
@@ -539,6 +549,25 @@ def numbers(db: sqlite3.Connection) -> list[int]:
     return [number for (number,) in db.execute("SELECT n FROM t ORDER BY rowid")]
 
 
+async def together(door: Door, *acts: Any, flush: Sequence[bool] | None = None) -> list[Any]:
+    """What becomes of acts that come while the thread is busy, and so share a turn."""
+    has_begun, is_free = threading.Event(), threading.Event()
+
+    def keep_busy(_db: sqlite3.Connection) -> None:
+        has_begun.set()
+        is_free.wait(30)
+
+    async with asyncio.timeout(60):
+        busy = asyncio.create_task(door.do(keep_busy))
+        await asyncio.to_thread(has_begun.wait)
+        flushes = flush or [True] * len(acts)
+        crowd = [asyncio.create_task(door.do(act, flush=flag)) for act, flag in zip(acts, flushes, strict=True)]
+        await asyncio.sleep(0)
+        is_free.set()
+        await busy
+        return await asyncio.gather(*crowd, return_exceptions=True)
+
+
 def test_those_who_come_together_share_a_flush(door: Door) -> None:
     """A hundred changes at the same moment are done in their order, and a few of them at most cost a commit each."""
 
@@ -555,7 +584,7 @@ def test_those_who_come_together_share_a_flush(door: Door) -> None:
 
 def test_those_who_come_while_the_disk_is_busy_share_a_turn(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred who wait for the same commit wake the loop once, all together."""
-    has_begun, is_free, turns = threading.Event(), threading.Event(), list[int]()
+    turns = list[int]()
     take = door._take
 
     def counted(turn: Any) -> None:
@@ -564,21 +593,35 @@ def test_those_who_come_while_the_disk_is_busy_share_a_turn(door: Door, monkeypa
 
     monkeypatch.setattr(door, "_take", counted)
 
-    def keep_busy(_db: sqlite3.Connection) -> None:
-        has_begun.set()
-        is_free.wait()
-
     async def main() -> list[int]:
-        busy = asyncio.create_task(door.do(keep_busy))
-        await asyncio.to_thread(has_begun.wait)
-        crowd = asyncio.gather(*(door.do(insert(number)) for number in range(100)))
-        await asyncio.sleep(0)
-        is_free.set()
-        await asyncio.gather(busy, crowd)
+        await together(door, *map(insert, range(100)))
         return await door.do(numbers)
 
     assert asyncio.run(main()) == list(range(100))
     assert turns == [1, 100, 1]
+
+
+@pytest.mark.parametrize(("flush", "level"), [([True, False], 2), ([False, True], 2), ([False, False], 1)])
+def test_who_needs_a_flush_gets_it_in_any_company(door: Door, flush: list[bool], level: int) -> None:
+    """A transaction is flushed when anybody in it needs that, and is in the log when nobody does."""
+    synchronous = lambda db: db.execute("PRAGMA synchronous").fetchone()  # noqa: E731
+    assert asyncio.run(together(door, synchronous, synchronous, flush=flush)) == [(level,)] * 2
+
+
+def test_a_turn_begins_with_the_right_to_write(door: Door) -> None:
+    """Another process cannot write between what an act reads and what it writes."""
+
+    def meddled(db: sqlite3.Connection) -> None:
+        numbers(db)
+        with contextlib.closing(sqlite3.connect(door.path, timeout=0)) as other:
+            other.execute("INSERT INTO t VALUES (1)")
+
+    async def main() -> list[int]:
+        with pytest.raises(LedgerError, match="database is locked"):
+            await door.do(meddled)
+        return await door.do(numbers)
+
+    assert asyncio.run(main()) == []
 
 
 def test_two_loops_share_a_door(door: Door) -> None:
@@ -600,22 +643,54 @@ def test_two_loops_share_a_door(door: Door) -> None:
     assert sorted(asyncio.run(door.do(numbers))) == list(range(600))
 
 
-def test_whatever_happens_everybody_is_told(door: Door) -> None:
-    """An act that is interrupted leaves nobody waiting for ever, and the next turn finds the file in order."""
+def test_what_one_act_cannot_do_is_its_own_matter(door: Door) -> None:
+    """A value that cannot be stored, or an interruption, undoes its own act, and those in its turn are done."""
 
     def interrupted(db: sqlite3.Connection) -> None:
-        insert(1)(db)
+        insert(8)(db)
         raise KeyboardInterrupt
 
     async def main() -> tuple[list[Any], list[int]]:
-        async with asyncio.timeout(30):
-            ends = await asyncio.gather(*(door.do(act) for act in (insert(0), interrupted)), return_exceptions=True)
-            return ends, await door.do(numbers)
+        acts = (insert(0), interrupted, insert(1), insert(10**30), insert(2))
+        return await together(door, *acts), await door.do(numbers)
+
+    ends, found = asyncio.run(main())
+    assert [type(end) for end in ends] == [int, LedgerError, int, LedgerError, int]
+    assert found == [0, 1, 2]
+
+
+def test_nobody_is_told_that_something_was_done_that_was_not(door: Door) -> None:
+    """Even if the error cannot be told, everybody gets one, and who comes later is served."""
+
+    class UntellableError(sqlite3.OperationalError):
+        def __str__(self) -> str:
+            raise MemoryError
+
+    def fail(_db: sqlite3.Connection) -> None:
+        raise UntellableError
+
+    async def main() -> tuple[list[Any], list[int]]:
+        return await together(door, insert(0), fail), await door.do(numbers)
 
     ends, found = asyncio.run(main())
     assert [type(end) for end in ends] == [LedgerError, LedgerError]
     assert ends[0] is not ends[1]
     assert found == []
+
+
+def test_a_newer_ledger_is_refused_to_each_by_an_error_of_his_own(path: Path) -> None:
+    """What is noted in one job's error, that it is paid for, does not turn up in another's."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    door = Door(path, migrations=MIGRATIONS)
+
+    async def main() -> list[Any]:
+        crowd = [door.do(numbers) for _ in range(3)]
+        return await asyncio.gather(*crowd, return_exceptions=True)
+
+    ends = asyncio.run(main())
+    assert all("has version 99" in str(end) for end in ends)
+    assert len(set(map(id, ends))) == 3
 
 
 def test_who_refuses_does_not_harm_the_others(door: Door) -> None:
@@ -634,19 +709,23 @@ def test_who_refuses_does_not_harm_the_others(door: Door) -> None:
     assert found == [1, 2]
 
 
-def test_what_sqlite_objects_to_undoes_all_that_was_in_it(door: Door) -> None:
+def test_what_goes_wrong_with_the_file_undoes_all_that_was_in_it(door: Door) -> None:
     """An error of the database itself is told to everybody in the transaction, and nothing of it is done."""
+    tries = 0
 
-    async def main() -> list[Any]:
+    def fail(db: sqlite3.Connection) -> None:
+        nonlocal tries
+        tries += 1
+        db.execute("INSERT INTO nowhere VALUES (1)")
+
+    async def main() -> tuple[list[Any], list[int]]:
         await door.do(insert(0))
-        acts = (insert(1), lambda db: db.execute("INSERT INTO nowhere VALUES (1)"))
-        ends = await asyncio.gather(*(door.do(act) for act in acts), return_exceptions=True)
-        return [ends, await door.do(numbers)]
+        return await together(door, insert(1), fail), await door.do(numbers)
 
     ends, found = asyncio.run(main())
-    assert isinstance(ends[1], LedgerError)
-    assert found in ([0], [0, 1])
-    assert (found == [0]) == isinstance(ends[0], LedgerError)
+    assert tries == 1
+    assert [type(end) for end in ends] == [LedgerError, LedgerError]
+    assert found == [0]
 
 
 def test_who_is_cancelled_is_done_all_the_same(door: Door) -> None:
@@ -680,7 +759,7 @@ def test_where_shortening_the_log_made_room_all_is_done_anew(door: Door) -> None
         return act
 
     async def main() -> list[int]:
-        await asyncio.gather(door.do(insert(0)), door.do(troubled(1)), door.do(troubled(2)))
+        assert await together(door, insert(0), troubled(1), troubled(2)) == [1, None, None]
         return await door.do(numbers)
 
     assert asyncio.run(main()) == [0, 1, 2]
