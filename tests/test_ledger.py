@@ -608,6 +608,22 @@ def test_who_needs_a_flush_gets_it_in_any_company(door: Door, flush: list[bool],
     assert asyncio.run(together(door, synchronous, synchronous, flush=flush)) == [(level,)] * 2
 
 
+def test_who_cannot_write_for_another_is_told_so(door: Door) -> None:
+    """What did not even begin is told as it is, and the next turn begins when the other is done."""
+
+    async def main() -> list[int]:
+        await door.do(lambda db: db.execute("PRAGMA busy_timeout = 10"))
+        with contextlib.closing(sqlite3.connect(door.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerError, match="database is locked"):
+                await door.do(insert(1))
+            other.execute("COMMIT")
+        await door.do(insert(2))
+        return await door.do(numbers)
+
+    assert asyncio.run(main()) == [2]
+
+
 def test_a_turn_begins_with_the_right_to_write(door: Door) -> None:
     """Another process cannot write between what an act reads and what it writes."""
 
