@@ -187,6 +187,14 @@ def _array(value: Any, *, name: str) -> None:
         raise refuse(kind, name=name, allowed=allowed, value=value)
 
 
+def key(value: object) -> None:
+    """A job's name in a ledger, or `None`."""
+    if value is not None and not isinstance(value, str):
+        raise refuse(TypeError, name="key", allowed="a string", value=value)
+    if value is not None and not (value.strip() and value.isprintable()):
+        raise refuse(ValueError, name="key", allowed="a printable string that is not blank", value=value)
+
+
 def comparable(value: object) -> object:
     """What a picture is compared by: itself, or its identity where it is an object that has no simple equality."""
     return value if isinstance(value, str | bytes | Path | None) else id(value)

@@ -29,10 +29,7 @@ def job_of(item: object, *, key: str | None = None) -> Job:
     if isinstance(item, tuple) and len(item) == 2:  # noqa: PLR2004 - a request and its key
         item, key = item
     _arguments.submit(item, webhook=None)
-    if key is not None and not isinstance(key, str):
-        raise _checks.refuse(TypeError, name="key", allowed="a string", value=key)
-    if key is not None and not (key.strip() and key.isprintable()):
-        raise _checks.refuse(ValueError, name="key", allowed="a printable string, not empty", value=key)
+    _checks.key(key)
     return Job(request=item, key=key)  # type: ignore[arg-type] # looked at above
 
 

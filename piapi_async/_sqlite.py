@@ -67,14 +67,6 @@ class _Turn:
     loop: asyncio.AbstractEventLoop
     errands: list[_Errand[Any]] = attrs.field(factory=list)
 
-    def tell(self) -> None:
-        for errand in self.errands:
-            errand.tell()
-
-    def fail(self, why: str) -> None:
-        for errand in self.errands:
-            errand.error = errors.LedgerError(why)
-
 
 class Door:
     """A database file, opened when it is first used, and again after `aclose`.
@@ -116,7 +108,7 @@ class Door:
             if self._next is None or self._next.loop is not loop:
                 turn = _Turn(loop)
                 taken = loop.run_in_executor(self._thread, self._take, turn)
-                taken.add_done_callback(partial(self._taken, turn))
+                taken.add_done_callback(partial(self._tell, turn))
                 self._next = turn
             self._next.errands.append(_Errand(act, flush, told))
         return await told
@@ -127,7 +119,7 @@ class Door:
 
     def _take(self, turn: _Turn) -> None:
         self._begin(turn)
-        self._do(turn.errands)
+        self._carry_out(turn.errands)
 
     def _begin(self, turn: _Turn) -> None:
         """Whoever comes from now on has another turn."""
@@ -135,19 +127,21 @@ class Door:
             if self._next is turn:
                 self._next = None
 
-    def _taken(self, turn: _Turn, done: "asyncio.Future[None]") -> None:
+    def _tell(self, turn: _Turn, done: "asyncio.Future[None]") -> None:
         if done.cancelled() or done.exception() is not None:
             self._begin(turn)
-            turn.fail(f"the thread of the ledger {str(self.path)!r} was stopped")
-        turn.tell()
+            for errand in turn.errands:
+                errand.error = errors.LedgerError(f"the thread of the ledger {str(self.path)!r} was stopped")
+        for errand in turn.errands:
+            errand.tell()
 
-    def _do(self, errands: Sequence[_Errand[Any]]) -> None:
+    def _carry_out(self, errands: Sequence[_Errand[Any]]) -> None:
         try:
             self._work(errands)
         except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
             if len(errands) > 1 and not _is_of_file(error):
                 for errand in errands:
-                    self._do([errand])
+                    self._carry_out([errand])
             else:
                 for errand in errands:
                     errand.error = self._error(error)
@@ -255,10 +249,15 @@ def log_ahead(db: "sqlite3.Connection", *, seconds: float = BUSY) -> None:
 
 
 def _shorten_log(db: "sqlite3.Connection") -> bool:
-    """Bring the log of changes into the file, and give its room back; whether that was possible."""
+    """Bring the log of changes into the file, and give its room back; whether that was possible.
+
+    It does not wait for others: while it waited none of them could write, and some waited for it in turn.
+    """
     import sqlite3  # noqa: PLC0415 - not everyone has a ledger
 
     is_busy = 1
+    db.execute("PRAGMA busy_timeout = 0")
     with suppress(sqlite3.Error):
         (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    db.execute(f"PRAGMA busy_timeout = {round(1000 * BUSY)}")
     return not is_busy

@@ -1,11 +1,12 @@
 """What all tests share: virtual time for async tests, and an environment without the user's settings."""
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -32,9 +33,13 @@ class StillTimeLoop(VirtualTimeLoop):
         super().__init__()
 
     def time(self) -> float:
-        """A hair later at each reading, so that what is due in less than the selector's pause is due soon."""
+        """A hair later at each reading, for no two things happen at once."""
         self._readings += 1
         return 1e-7 * self._readings + self._ahead
+
+    def call_at(self, when: float, *others: Any, **more: Any) -> asyncio.TimerHandle:
+        """At whole milliseconds: the selector does not jump to what is due in less than half of one."""
+        return super().call_at(math.ceil(1000 * when) / 1000, *others, **more)
 
 
 # A machine that is busy with other things is no reason for a property to fail.

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from piapi_async import Txt2Img
 from piapi_async._canonical import Content, content_of
 from piapi_async._ledger_schema import MIGRATIONS
 from piapi_async._owner import is_gone, new_owner
-from piapi_async._sqlite import Door, log_ahead
+from piapi_async._sqlite import BUSY, Door, log_ahead
 from piapi_async._wire import parse_task
 from piapi_async.errors import LedgerConflictError, LedgerError, SpendLimitError
 from piapi_async.ledger import BURIED, LEASE, LOST, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
@@ -549,22 +550,29 @@ def numbers(db: sqlite3.Connection) -> list[int]:
     return [number for (number,) in db.execute("SELECT n FROM t ORDER BY rowid")]
 
 
-async def together(door: Door, *acts: Any, flush: Sequence[bool] | None = None) -> list[Any]:
-    """What becomes of acts that come while the thread is busy, and so share a turn."""
+@contextlib.asynccontextmanager
+async def kept_busy(door: Door) -> AsyncIterator[None]:
+    """Its thread has something to do until the end of this."""
     has_begun, is_free = threading.Event(), threading.Event()
 
     def keep_busy(_db: sqlite3.Connection) -> None:
         has_begun.set()
         is_free.wait(30)
 
+    busy = asyncio.create_task(door.do(keep_busy))
+    await asyncio.to_thread(has_begun.wait)
+    yield
+    is_free.set()
+    await busy
+
+
+async def together(door: Door, *acts: Any, flush: Sequence[bool] | None = None) -> list[Any]:
+    """What becomes of acts that come while the thread is busy, and so share a turn."""
+    flushes = flush or [True] * len(acts)
     async with asyncio.timeout(60):
-        busy = asyncio.create_task(door.do(keep_busy))
-        await asyncio.to_thread(has_begun.wait)
-        flushes = flush or [True] * len(acts)
-        crowd = [asyncio.create_task(door.do(act, flush=flag)) for act, flag in zip(acts, flushes, strict=True)]
-        await asyncio.sleep(0)
-        is_free.set()
-        await busy
+        async with kept_busy(door):
+            crowd = [asyncio.create_task(door.do(act, flush=flag)) for act, flag in zip(acts, flushes, strict=True)]
+            await asyncio.sleep(0)
         return await asyncio.gather(*crowd, return_exceptions=True)
 
 
@@ -622,6 +630,47 @@ def test_who_cannot_write_for_another_is_told_so(door: Door) -> None:
         return await door.do(numbers)
 
     assert asyncio.run(main()) == [2]
+
+
+def test_opening_does_not_wait_for_readers(door: Door) -> None:
+    """While somebody reads what has changed since, the file is opened, and written to, at once."""
+
+    async def main() -> list[int]:
+        await door.do(insert(1))
+        with contextlib.closing(sqlite3.connect(door.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            numbers(reader)
+            await door.do(insert(2))
+            await door.aclose()
+            async with asyncio.timeout(BUSY / 3):
+                await door.do(insert(3))
+        return await door.do(numbers)
+
+    assert asyncio.run(main()) == [1, 2, 3]
+
+
+def test_who_opens_waits_for_another_that_writes(path: Path) -> None:
+    """Giving room back does not wait for others, and all else still does."""
+    door, other_door = (Door(path, migrations=("CREATE TABLE t (n INTEGER)",)) for _ in range(2))
+
+    has_begun = threading.Event()
+
+    def take_time(_db: sqlite3.Connection) -> None:
+        has_begun.set()
+        threading.Event().wait(0.2)
+
+    async def main() -> list[int]:
+        await door.do(insert(1))
+        await other_door.do(numbers)
+        slowly = asyncio.create_task(door.do(take_time))
+        await asyncio.to_thread(has_begun.wait)
+        await other_door.do(insert(2))
+        await slowly
+        found = await door.do(numbers)
+        await asyncio.gather(door.aclose(), other_door.aclose())
+        return found
+
+    assert asyncio.run(main()) == [1, 2]
 
 
 def test_a_turn_begins_with_the_right_to_write(door: Door) -> None:
@@ -692,6 +741,23 @@ def test_nobody_is_told_that_something_was_done_that_was_not(door: Door) -> None
     assert [type(end) for end in ends] == [LedgerError, LedgerError]
     assert ends[0] is not ends[1]
     assert found == []
+
+
+def test_nobody_waits_for_a_thread_that_was_stopped(door: Door) -> None:
+    """Who waits for his turn when there will be none is told so, and so is whoever comes later."""
+
+    async def main() -> list[int]:
+        async with asyncio.timeout(30):
+            async with kept_busy(door):
+                waiting = asyncio.create_task(door.do(insert(1)))
+                await asyncio.sleep(0)
+                thread, door._thread = door._thread, ThreadPoolExecutor(1)
+                thread.shutdown(wait=False, cancel_futures=True)
+                with pytest.raises(LedgerError, match="was stopped"):
+                    await waiting
+            return await door.do(numbers)
+
+    assert asyncio.run(main()) == []
 
 
 def test_a_newer_ledger_is_refused_to_each_by_an_error_of_his_own(path: Path) -> None:
