@@ -2,7 +2,6 @@
 
 import ast
 import graphlib
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,33 +238,6 @@ def test_nobody_asks_the_calendar(name: str) -> None:
 def test_no_module_is_a_drawer() -> None:
     """No module is named for being useful."""
     assert not {part.strip("_") for name in NAMES for part in name.split(".")} & FORBIDDEN_NAMES
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_is_long(path: Path) -> None:
-    """A module that passes 400 lines is split."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-
-
-def lengths() -> dict[str, int]:
-    """The lines of each function's body, without its docstring."""
-    found = {}
-    for name, tree in SOURCES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                body = node.body[ast.get_docstring(node) is not None :]
-                last = (body or node.body)[-1].end_lineno
-                assert last is not None
-                found[f"{name}:{node.lineno} {node.name}"] = last - body[0].lineno + 1 if body else 0
-    return found
-
-
-def test_functions_are_small() -> None:
-    """No function's body is over 50 lines, nine of ten are at most 20, and the median is at most 6."""
-    found = lengths()
-    assert {where: length for where, length in found.items() if length > 50} == {}
-    assert statistics.median(found.values()) <= 6
-    assert sum(length <= 20 for length in found.values()) >= 0.9 * len(found)
 
 
 def test_the_reading_of_imports_sees_what_there_is() -> None:
