@@ -29,7 +29,7 @@ class Base64:
             yield binascii.b2a_base64(view[start : start + _PIECE], newline=False)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Content:
     """A JSON text that can be written many times, and takes no more room than what it was made of."""
 
@@ -44,6 +44,13 @@ class Content:
     def digests(self) -> tuple[str, ...]:
         """The SHA-256 of what stands in it as base64, in order; a picture takes milliseconds."""
         return tuple(hashlib.sha256(part.data).hexdigest() for part in self.parts if isinstance(part, Base64))
+
+    def release(self) -> None:
+        """Forget the text, once nobody writes it any longer.
+
+        An error's traceback keeps every frame that it came through, and with them this, for as long as it is kept.
+        """
+        self.parts = ()
 
     def pieces(self) -> Iterator[bytes]:
         """The text, in pieces of at most 64 KiB."""

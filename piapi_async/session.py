@@ -170,7 +170,10 @@ class Session:
             async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
                 body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
                 one = Submission(request=request, secret=secret, reservation=money, journal=journal, place=place)
-                info = await self._api.create(body, submission=one)
+                try:
+                    info = await self._api.create(body, submission=one)
+                finally:
+                    body.release()
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
     async def run(
