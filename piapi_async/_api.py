@@ -1,8 +1,11 @@
 """The service's calls, with the table "what may be retried" applied: submit, look, cancel."""
 
 import asyncio
+import enum
+import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -18,7 +21,7 @@ from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async.account import Account
 from piapi_async.limits import Governor, calm
-from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, RetryPolicy
+from piapi_async.retry import Retriable, RetryPolicy, may_look_again, may_submit_again
 from piapi_async.task import Submittable, TaskInfo, TaskStatus
 
 T = TypeVar("T")
@@ -29,8 +32,39 @@ SETTLE = 10.0
 """Seconds that a cancelled submit or wait may still take to learn, or to cancel, what it paid for."""
 
 
+logger = logging.getLogger("piapi_async")
+
+
+class Verdict(enum.Enum):
+    """What an attempt at a submit that brought no task has come to, by section 5 of the design's retry table."""
+
+    NOT_SENT = "not sent"
+    """The service cannot have read the request: there is no task."""
+    REFUSED = "refused"
+    """An answer says that there is no task."""
+    IN_DOUBT = "in doubt"
+    """There may be a task: the answer was lost, or leaves it open."""
+
+    @classmethod
+    def of(cls, error: BaseException, *, body: Body) -> "Verdict":
+        """What an attempt has come to.
+
+        Args:
+            error: What it met. What is none of ours, such as a bug in a trace of a borrowed client session, or a
+                cancel, says nothing of the service: then the body decides alone.
+
+            body: What was to be sent.
+        """
+        if not body.begun:
+            return cls.NOT_SENT
+        return cls.REFUSED if isinstance(error, errors.PiAPIError) and error.safe_to_resubmit else cls.IN_DOUBT
+
+
 class Journal:
-    """Told of each attempt at a submit, and waited for. This one keeps nothing; a durable record derives from it."""
+    """Told of each attempt at a submit, and waited for. This one keeps nothing; a durable record derives from it.
+
+    What its methods raise is logged, and changes nothing, but for `sending`: the money is spent by then, or is not.
+    """
 
     async def sending(self, body: Content) -> None:
         """The next byte is the POST's first, and this is all of it. What it raises keeps the POST from being made."""
@@ -42,7 +76,7 @@ class Journal:
         """There is a task: the very next thing after its answer was read, also when the submit was cancelled."""
 
     async def lost(self) -> None:
-        """The answer was lost: there may be a task."""
+        """The answer was lost, or leaves it open: there may be a task."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +84,7 @@ class Submission:
     """What goes along with a submit, beside its bytes.
 
     Attributes:
-        request: What is submitted, for the error when the answer is lost.
+        request: What is submitted, for the error when there is doubt.
 
         secret: The webhook's, to be kept out of error messages.
 
@@ -118,7 +152,7 @@ class Api:
             submission: What goes along with it.
 
         Raises:
-            SubmissionInDoubtError: The answer was lost; the task may exist.
+            SubmissionInDoubtError: The answer was lost, or leaves it open; the task may exist.
             PiAPIError: The service did not accept the task.
         """
         call = _calls.create_call(self.base_url, api_key=self.api_key, body=body)
@@ -133,7 +167,7 @@ class Api:
                     if not turn.waits_for_room:
                         raise
 
-        info = await self.repeat(attempt, on=RETRY_SUBMIT, action="submit", held_up=lambda: turn.waited)
+        info = await self.repeat(attempt, on=may_submit_again, action="submit", held_up=lambda: turn.waited)
         self.announce(events.Submitted(info=info))
         return info
 
@@ -149,7 +183,7 @@ class Api:
             async with self._turn():
                 return self._read(_wire.decode_account, await self.transport.send(call))
 
-        return await self.repeat(attempt, on=RETRY_LOOK, action="account")
+        return await self.repeat(attempt, on=may_look_again, action="account")
 
     async def history(self, *, model: str | None, start: float, end: float) -> AsyncIterator[str]:
         """The ids of the account's past tasks, page by page, each by the retry policy.
@@ -174,7 +208,7 @@ class Api:
             async with self._turn():
                 return self._read(decode_history, await self.transport.send(call))
 
-        return await self.repeat(attempt, on=RETRY_LOOK, action="history")
+        return await self.repeat(attempt, on=may_look_again, action="history")
 
     async def upload(self, data: bytes, *, name: str) -> str:
         """Put a file where the service can fetch it, for a day; by the retry policy, as it costs nothing.
@@ -189,7 +223,7 @@ class Api:
                 return self._read(_wire.decode_upload, await self.transport.send(call))
 
         try:
-            return await self.repeat(attempt, on=RETRY_LOOK, action="upload")
+            return await self.repeat(attempt, on=may_look_again, action="upload")
         except errors.PiAPIError as error:
             error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
             raise
@@ -208,7 +242,7 @@ class Api:
         call = _calls.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
         try:
             async with self._turn(urgency=urgency):
-                info = self._read(_wire.decode_task, await self.transport.send(call))
+                info = self._read(partial(_wire.decode_task, task_id=task_id), await self.transport.send(call))
         except errors.PiAPIError as error:
             self.announce(events.LookFailed(task_id=task_id, error=error))
             raise
@@ -227,8 +261,11 @@ class Api:
         Raises:
             PiAPIError: What the last attempt met.
         """
-        on = (*RETRY_LOOK, errors.NotFoundError) if is_new else RETRY_LOOK
-        return await self.repeat(lambda: self.look(task_id), on=on, action="look")
+
+        def may_pass(error: errors.PiAPIError) -> bool:
+            return may_look_again(error) or (is_new and isinstance(error, errors.NotFoundError))
+
+        return await self.repeat(lambda: self.look(task_id), on=may_pass, action="look")
 
     async def cancel(self, task_id: str) -> TaskInfo:
         """Ask the service to cancel a task, then look at it.
@@ -259,7 +296,7 @@ class Api:
         self,
         act: Callable[[], Awaitable[T]],
         *,
-        on: tuple[type[errors.PiAPIError], ...],
+        on: Retriable,
         action: str,
         held_up: Callable[[], float] = float,
     ) -> T:
@@ -280,9 +317,9 @@ class Api:
 
         async def attempt() -> None:
             async with self._turn():
-                self._read(_wire.check, await self.transport.send(call))
+                self._read(partial(_wire.check_cancel, task_id=task_id), await self.transport.send(call))
 
-        await self.repeat(attempt, on=RETRY_LOOK, action="cancel")
+        await self.repeat(attempt, on=may_look_again, action="cancel")
 
     async def _pay(self, call: _calls.Call, body: Body, *, submission: Submission) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
@@ -294,10 +331,9 @@ class Api:
             await self._settle(posting, body=body, submission=submission, since=since)
             raise
         except Exception as error:
-            # Also what is none of ours, such as a bug in a trace of a borrowed client session, may come after the POST.
-            if getattr(error, "safe_to_resubmit", not body.begun):
+            if Verdict.of(error, body=body) is not Verdict.IN_DOUBT:
                 raise
-            raise self._doubt(submission, since=since, why=str(error)) from error
+            raise self._doubt(error, submission=submission, since=since) from error
 
     async def _post(self, call: _calls.Call, *, body: Body, submission: Submission) -> TaskInfo:
         journal = submission.journal
@@ -305,13 +341,13 @@ class Api:
             assert call.body is not None
             await journal.sending(call.body)
             answer = await self.transport.exchange(call, body=body)
-            info = self._read(_wire.decode_task, answer, secret=submission.secret)
+            info = self._read(_wire.decode_submit, answer, secret=submission.secret)
         except BaseException as error:
-            is_safe = getattr(error, "safe_to_resubmit", not body.begun)
-            await (journal.refused() if is_safe else journal.lost())
+            is_lost = Verdict.of(error, body=body) is Verdict.IN_DOUBT
+            await _tell(journal.lost() if is_lost else journal.refused(), about="a submit")
             raise
         submission.reservation.accepted(info)
-        await journal.accepted(info)
+        await _tell(journal.accepted(info), about=f"task {info.task_id}, which is paid for,")
         return info
 
     async def _settle(
@@ -324,23 +360,43 @@ class Api:
         if error is None:
             self.announce(events.Submitted(info=posting.result()))
             await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
-        elif body.begun and not getattr(error, "safe_to_resubmit", False):
-            self._doubt(submission, since=since, why="it was cancelled before the answer came")
+        elif Verdict.of(error, body=body) is Verdict.IN_DOUBT:
+            self._doubt(error, submission=submission, since=since)
 
-    def _doubt(self, submission: Submission, *, since: float, why: str) -> errors.SubmissionInDoubtError:
+    def _doubt(self, error: BaseException, *, submission: Submission, since: float) -> errors.SubmissionInDoubtError:
+        """The doubt that an error leaves, announced; what is reserved for the task stays so."""
         submission.reservation.keep()
         request = submission.request
+        task_id = None
+        why = f"the answer to its submit was lost: {error}"
+        if isinstance(error, asyncio.CancelledError):
+            why = "its submit was cancelled before the answer came"
+        elif isinstance(error, errors.PiAPIError):
+            task_id = error.task_id
+            if not isinstance(error, errors.TransportError) or getattr(error, "status", 0):
+                why = f"the answer to its submit does not say whether there is a task: {error}"
+        named = "" if task_id is None else f" ({task_id}, by what was read of the answer)"
         doubt = errors.SubmissionInDoubtError(
-            f"a {request.model} {request.task_type} task may exist and may be billed, the answer to its submit was"
-            f" lost ({why}); look at https://piapi.ai/workspace before you submit it again",
+            f"a {request.model} {request.task_type} task{named} may exist and may be billed, {why}",
             request=request,
             since=since,
+            why=why,
+            task_id=task_id,
+            hint=errors.Hint.CHECK_TASKS,
         )
         self.announce(events.SubmissionInDoubt(error=doubt))
         return doubt
 
     def _read(self, decode: Callable[..., T], answer: _wire.Answer, *, secret: str = "") -> T:
         return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
+
+
+async def _tell(hook: Awaitable[None], *, about: str) -> None:
+    """Let a submit's hook do its work. Whatever it raises, a cancel included, what the service said counts."""
+    try:
+        await hook
+    except (Exception, asyncio.CancelledError):
+        logger.exception("the record of %s could not be kept", about)
 
 
 def _failure(task: "asyncio.Task[Any]") -> BaseException | None:

@@ -135,10 +135,16 @@ class Transport:
             UnexpectedResponseError: The answer is too long.
         """
         async with self.slot():
-            return await self.exchange(call, body=None if call.body is None else Body(call.body))
+            answer = await self.exchange(call, body=None if call.body is None else Body(call.body))
+        if answer.cut is not None:
+            raise answer.cut
+        return answer
 
     async def exchange(self, call: Call, *, body: Body | None) -> Answer:
-        """Make one request, at once; the errors are those of `send`. The caller holds a `slot`."""
+        """Make one request, at once; the errors are those of `send`. The caller holds a `slot`.
+
+        An answer whose body breaks off is not an error here: what came of it may name a task that was paid for.
+        """
         session = await self._session()
         with _translated(call.url, body=body):
             # Redirects are not followed: they would carry the API key to wherever they point.
@@ -151,7 +157,12 @@ class Transport:
                 raise_for_status=False,
                 timeout=self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout,
             ) as response:
-                return Answer(status=response.status, headers=response.headers, body=await _read(response))
+                content, broken_by = await _read(response)
+                cut = None
+                if broken_by is not None:
+                    cut = translate(broken_by, url=call.url, unsent=False)
+                    cut.__cause__ = broken_by
+                return Answer(status=response.status, headers=response.headers, body=content, cut=cut)
 
     @asynccontextmanager
     async def download(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator["Download"]:
@@ -226,18 +237,22 @@ def user_agent() -> str:
         return "piapi_async"
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    if "Content-Encoding" not in response.headers and (response.content_length or math.inf) <= ANSWER_MAX:
-        return await response.read()
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, Exception | None]:
+    """An answer's body, or what came of it before it broke off, with what broke it off."""
     body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > ANSWER_MAX:
-            response.close()
-            raise errors.UnexpectedResponseError(
-                f"PiAPI's answer is longer than {ANSWER_MAX} bytes", status=response.status
-            )
-    return bytes(body)
+    try:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > ANSWER_MAX:
+                response.close()
+                raise errors.UnexpectedResponseError(
+                    f"PiAPI's answer is longer than {ANSWER_MAX} bytes", status=response.status
+                )
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        if isinstance(error, errors.PiAPIError):
+            raise
+        return bytes(body), error
+    return bytes(body), None
 
 
 @contextmanager

@@ -279,7 +279,7 @@ class Jobs:
     ) -> Outcome | Held | Doubtful | None:
         """What to do with a job that has no completed task."""
         if isinstance(error, errors.SubmissionInDoubtError):
-            return Doubtful(job, await ledger.get(row.key) or row, f"{LOST}: {error.__cause__}")
+            return Doubtful(job, await ledger.get(row.key) or row, error.why)
         info = error.info if isinstance(error, errors.TaskError) else None
         if info is not None and info.is_terminal:
             await self._finish(row, info, error=str(error))

@@ -7,7 +7,7 @@ PiAPIError
 │   ├── ConnectError(ConnectionError)   certainly not sent
 │   ├── ConnectionLostError(ConnectionError)
 │   └── RequestTimeoutError(TimeoutError)
-├── APIError                            the server said no: .status .code .message .body .headers
+├── APIError                            the server said no: .status .code .message .body .headers .is_enveloped
 │   ├── InvalidRequestError             400, 413, 422
 │   ├── AuthenticationError             401, 403
 │   ├── InsufficientCreditsError        402, or the words it uses
@@ -34,6 +34,7 @@ PiAPIError
 Wrong arguments are not in the tree: they raise `ValueError` or `TypeError` before anything is sent.
 """
 
+import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,14 @@ if TYPE_CHECKING:
     from piapi_async.task import Submittable, TaskInfo
 
 __all__ = [
+    "ORIGIN_NOT_REACHED",
     "APIError",
     "AuthenticationError",
     "BatchStoppedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectionLostError",
+    "Hint",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "LedgerConflictError",
@@ -75,6 +78,46 @@ __all__ = [
 ]
 
 
+ORIGIN_NOT_REACHED = frozenset({521, 523, 525, 526, 530})
+"""Cloudflare's own statuses that say that it had no connection to PiAPI (refused, unreachable, TLS, DNS).
+
+520, 522 and 524 are not among them: those come when a connection brought no proper answer, or brought it too late
+(https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/).
+"""
+
+
+class Hint(enum.StrEnum):
+    """What the reader of an error can do about it.
+
+    `str(error)` ends with the advice in the words of Python; another surface, such as the command line, finds the fact
+    alone in `error.args[0]`, and words the advice itself.
+    """
+
+    CHECK_KEY = "check-key"
+    """The key is missing, wrong, or its plan does not allow this."""
+    CHECK_UPLOAD_PLAN = "check-upload-plan"
+    """Uploads need a higher plan; pictures can travel without one."""
+    CHECK_BALANCE = "check-balance"
+    """The balance is short, or so PiAPI says: it has used these words for an unsuitable picture as well."""
+    CLIENT_BLOCKED = "client-blocked"
+    """Cloudflare, in front of PiAPI, does not let this client through. It knows nothing of API keys."""
+    CHECK_BASE_URL = "check-base-url"
+    """The base URL is not where the API is."""
+    CHECK_TASKS = "check-tasks"
+    """A task may exist: look for it before submitting again."""
+
+
+_ADVICE = {
+    Hint.CHECK_KEY: "check the API key (PIAPI_API_KEY) and what its plan allows",
+    Hint.CHECK_UPLOAD_PLAN: "uploads need a valid API key and the Creator plan or higher: use local_images='data-uri',"
+    " which sends pictures without one",
+    Hint.CHECK_BALANCE: "check the balance at https://piapi.ai/workspace, or the picture: PiAPI says so of some, too",
+    Hint.CLIENT_BLOCKED: "this is not about the API key: Cloudflare blocks this network or this User-Agent",
+    Hint.CHECK_BASE_URL: "set base_url (PIAPI_BASE_URL) to the address of the API itself",
+    Hint.CHECK_TASKS: "look at https://piapi.ai/workspace before you submit it again",
+}
+
+
 class PiAPIError(Exception):
     """Something went wrong in PiAPI, on the way to it, or in how it was asked.
 
@@ -82,12 +125,31 @@ class PiAPIError(Exception):
         safe_to_resubmit: `True` when the server certainly holds no task from this call, so that submitting the same
             request again cannot pay twice. `False` when a task exists, or may exist.
         task_id: The task that this is about, once there is one; `session.task(task_id)` finds it again.
+        hint: What to do about it, or `None`; `str(error)` says it in words.
         saved: The files that `Session.save` had written all the same; empty elsewhere.
     """
 
     safe_to_resubmit: bool = False
     task_id: str | None = None
+    hint: Hint | None = None
     saved: "tuple[Path, ...]" = ()
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        safe_to_resubmit: bool | None = None,
+        task_id: str | None = None,
+        hint: Hint | None = None,
+    ) -> None:
+        super().__init__(text)
+        # What was not given is as the class has it.
+        given = {"safe_to_resubmit": safe_to_resubmit, "task_id": task_id, "hint": hint}
+        vars(self).update({name: value for name, value in given.items() if value is not None})
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.hint is None else f"{text}; {_ADVICE[self.hint]}"
 
 
 class ConfigurationError(PiAPIError, ValueError):
@@ -111,11 +173,21 @@ class ConnectionLostError(TransportError, ConnectionError):
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """One request took longer than the session's `timeout`, or the server answered 408."""
+    """One request took longer than the session's `timeout`, or the server answered 408 or 499.
+
+    Attributes:
+        status: That status, or 0 when no answer came.
+    """
+
+    def __init__(self, text: str, *, status: int = 0, **extras: Any) -> None:
+        super().__init__(text, **extras)
+        self.status = status
 
 
 class APIError(PiAPIError):
-    """The server answered, and the answer is no.
+    """The server, or something in front of it, answered, and the answer is no.
+
+    A redirect is one, as it is not followed; so is Cloudflare's refusal of a client, whose `hint` says so.
 
     Attributes:
         status: The HTTP status.
@@ -140,8 +212,9 @@ class APIError(PiAPIError):
         body: str = "",
         headers: Mapping[str, str] | None = None,
         is_enveloped: bool = False,
+        **extras: Any,
     ) -> None:
-        super().__init__(text)
+        super().__init__(text, **extras)
         self.status = status
         self.code = code
         self.message = message
@@ -159,7 +232,10 @@ class AuthenticationError(APIError):
 
 
 class InsufficientCreditsError(APIError):
-    """The account's balance does not cover the task (402, or "failed to freeze credit")."""
+    """The service says that the account's balance does not cover the task (402, or "failed to freeze credit").
+
+    The latter was also seen for a picture that did not suit the model, so that a balance may be there all the same.
+    """
 
 
 class NotFoundError(APIError):
@@ -179,36 +255,38 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """The server, or the Cloudflare front before it, failed (5xx).
+    """The server, or the Cloudflare front before it, failed (5xx, or an envelope whose `code` is 500 or more).
 
-    A submit answered so may have been accepted, unless the failure was told inside a well-formed 200 answer.
+    A submit answered so may have been accepted: `safe_to_resubmit` is `True` only where PiAPI says in known words that
+    it made no task, or Cloudflare that it did not reach PiAPI (521, 523, 525, 526, 530).
 
     Attributes:
         retry_after: Seconds the server asks to wait, 0 to 3600, or `None` when it did not say.
     """
 
+    safe_to_resubmit = False
+
     def __init__(self, text: str, *, retry_after: float | None = None, **extras: Any) -> None:
         super().__init__(text, **extras)
         self.retry_after = retry_after
-        self.safe_to_resubmit: bool = self.status < 300  # noqa: PLR2004 - HTTP's own boundary
 
 
 class UnexpectedResponseError(PiAPIError):
-    """The server answered with something that is neither a task nor an error we can read.
+    """The server answered with something that cannot be read, or that is about another task.
 
     Attributes:
         status: The HTTP status.
         body: The first part of the answer's body as text.
     """
 
-    def __init__(self, text: str, *, status: int = 0, body: str = "") -> None:
-        super().__init__(text)
+    def __init__(self, text: str, *, status: int = 0, body: str = "", **extras: Any) -> None:
+        super().__init__(text, **extras)
         self.status = status
         self.body = body
 
 
 class TaskError(PiAPIError):
-    """The task did not give what was asked.
+    """The task did not give what was asked for.
 
     Attributes:
         info: The task as last seen, or `None` when it never was.
@@ -250,21 +328,32 @@ class WaitTimeoutError(TaskError, TimeoutError):
 
 
 class SubmissionInDoubtError(PiAPIError):
-    """A submit was sent and its answer was lost: the task may exist, and may be billed. Never re-sent by itself.
+    """A submit was sent, and no answer says what became of it: the task may exist, and may be billed.
+
+    It is never sent again by itself. `task_id` is the task's where the answer, unreadable otherwise, names one.
 
     Attributes:
         key: The job's key in the ledger, or `None` outside a batch.
         request: The request that was submitted.
         since: When it was sent, seconds since 1970 (UTC).
+        why: What is known of the answer: that it was lost, or what came instead.
     """
 
     def __init__(
-        self, text: str, *, key: str | None = None, request: "Submittable | None" = None, since: float = 0.0
+        self,
+        text: str,
+        *,
+        key: str | None = None,
+        request: "Submittable | None" = None,
+        since: float = 0.0,
+        why: str = "",
+        **extras: Any,
     ) -> None:
-        super().__init__(text)
+        super().__init__(text, **extras)
         self.key = key
         self.request = request
         self.since = since
+        self.why = why
 
 
 class SpendLimitError(PiAPIError):

@@ -2,9 +2,10 @@
 
 The loop is a few lines of its own: tenacity's, which drove it first, made a submit half as costly again.
 
-Which errors may be retried is not a matter of policy but of money, and stands here as two tuples:
+Which errors may be retried is not a matter of policy but of money, and stands here as two functions:
 
-- a submit is sent again only when the server certainly did not accept it: no connection, or a clear 429;
+- a submit is sent again only when the server certainly did not accept it, and may accept it later: no connection, be it
+  from here or from Cloudflare, or a clear 429;
 - a look costs nothing and is repeated whenever no usable answer came.
 """
 
@@ -28,6 +29,20 @@ RETRY_LOOK = (
     errors.UnexpectedResponseError,
 )
 """After these a look is repeated."""
+
+Retriable = tuple[type[errors.PiAPIError], ...] | Callable[[errors.PiAPIError], bool]
+"""After which errors another attempt may be made: their classes, or what tells it of each."""
+
+
+def may_submit_again(error: errors.PiAPIError) -> bool:
+    """Whether a submit may be sent again by itself: after `RETRY_SUBMIT`, and where Cloudflare did not reach PiAPI."""
+    is_unreached = isinstance(error, errors.ServerError) and error.status in errors.ORIGIN_NOT_REACHED
+    return isinstance(error, RETRY_SUBMIT) or (is_unreached and error.safe_to_resubmit)
+
+
+def may_look_again(error: errors.PiAPIError) -> bool:
+    """Whether a free request may be made again: after `RETRY_LOOK`, and where Cloudflare did not let it through."""
+    return isinstance(error, RETRY_LOOK) or error.hint is errors.Hint.CLIENT_BLOCKED
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +91,7 @@ class RetryPolicy:
         self,
         act: Callable[[], Awaitable[T]],
         *,
-        on: tuple[type[errors.PiAPIError], ...],
+        on: Retriable,
         clock: Clock,
         before_sleep: Callable[[int, float, BaseException | None], None],
         held_up: Callable[[], float] = float,
@@ -86,7 +101,7 @@ class RetryPolicy:
         Args:
             act: Makes one attempt.
 
-            on: The errors after which another attempt may be made.
+            on: The errors after which another attempt may be made: classes, or a function that tells of each.
 
             clock: Where time, sleep and chance come from.
 
@@ -102,7 +117,9 @@ class RetryPolicy:
             attempt += 1
             try:
                 return await act()
-            except on as error:
+            except errors.PiAPIError as error:
+                if not (on(error) if callable(on) else isinstance(error, on)):
+                    raise
                 wait = max(self.pause(attempt, random=clock.random), retry_after(error))
                 late = clock.monotonic() + wait - begun - held_up() > self.timeout
                 if late or attempt >= self.attempts:

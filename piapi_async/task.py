@@ -226,9 +226,9 @@ class TaskInfo:
 
         ended_at: When it was over, or `None`.
 
-        error: What went wrong, or `None` on a healthy task.
+        error: What went wrong, or `None` on a healthy task; without the API key and the webhook's secret.
 
-        logs: The service's log lines. The real cause of a failure is often here.
+        logs: The service's log lines, likewise. The real cause of a failure is often here.
     """
 
     task_id: str
@@ -248,7 +248,12 @@ class TaskInfo:
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The task as the service sent it, untouched. It holds the webhook secret, if there is one."""
+        """The task as the service sent it. It holds the webhook secret, if there is one.
+
+        Texts of more than 10,000 characters in what the service echoes are not kept, as ten thousand tasks may wait at
+        once: a picture stands here as `{"sha256": ..., "bytes": ...}`, where the digest is that of the picture's bytes,
+        and another text as `{"text_sha256": ..., "characters": ...}`. `output` is whole.
+        """
         kept: dict[str, Any] = json.loads(self._json)
         task: dict[str, Any] = kept["data"] if self._is_enveloped else kept
         return task
@@ -275,15 +280,19 @@ class TaskInfo:
 
     @property
     def reason(self) -> str:
-        """Why the task failed, in the service's words; empty when it gave none.
+        """Why the task failed, in the service's words, as one line of at most 500 characters; empty without any.
 
-        The real cause is often in the last log line, while the message says no more than "task failed": where they
-        differ, both are told.
+        The real cause is often in the last log line or in `raw_message`, while the message says no more than "task
+        failed": where they differ, all are told.
         """
         fault = self.error or TaskFault()
         log = next((line for line in reversed(self.logs) if line.strip()), "")
-        words = dict.fromkeys(text.strip() for text in (fault.message or fault.raw_message, log))
-        return ": ".join(filter(None, words))
+        found: list[str] = []
+        for text in (fault.message, fault.raw_message, log):
+            line = _text.clipped(text, most=200)
+            if line not in ": ".join(found):
+                found.append(line)
+        return _text.clipped(": ".join(found), most=500)
 
     def __repr__(self) -> str:
         parts = [self.task_id, self.raw_status or str(self.status), self.model, self.task_type]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, Self, TypeVar
+from urllib.parse import unquote
 
 import attrs
 
@@ -102,6 +103,8 @@ class RawServer:
     async def _exchange(self, received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received.append(received)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, AnyTask) and not received.line.startswith("POST "):
+            reply = reply.called(unquote(received.line.rpartition("/")[2]))
         if isinstance(reply, bytes):
             writer.write(reply)
             await writer.drain()
@@ -182,11 +185,28 @@ def answer(
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + raw
 
 
-def task(task_id: str = "t-1", status: str = "pending", **fields: Any) -> bytes:
-    """The answer of PiAPI for a task; a completed one has a picture, unless `output` says otherwise."""
+class AnyTask(bytes):
+    """The answer for a task, whichever is asked for."""
+
+    called: Callable[[str], bytes]
+
+
+def task(task_id: str | None = None, status: str = "pending", **fields: Any) -> bytes:
+    """The answer of PiAPI for a task; a completed one has a picture, unless `output` says otherwise.
+
+    Without an id it is that of the task that is asked for, and `t-1` after a submit.
+    """
     output = {"image_url": "https://img.example.com/1.png"} if status == "completed" else None
-    data = {"task_id": task_id, "model": "m", "task_type": "img2img", "status": status, "output": output, **fields}
-    return answer({"code": 200, "data": data, "message": "success"})
+    data = {"model": "m", "task_type": "img2img", "status": status, "output": output, **fields}
+
+    def called(name: str) -> bytes:
+        return answer({"code": 200, "data": {"task_id": name, **data}, "message": "success"})
+
+    if task_id is not None:
+        return called(task_id)
+    reply = AnyTask(called("t-1"))
+    reply.called = called
+    return reply
 
 
 def strangers() -> list["asyncio.Task[Any]"]:

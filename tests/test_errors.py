@@ -12,7 +12,7 @@ import pytest
 
 from piapi_async import Img2Img, TaskInfo, TaskStatus, errors
 from piapi_async._wire import Answer, decode_task
-from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT
+from piapi_async.retry import RETRY_SUBMIT, may_look_again, may_submit_again
 
 TREE = {
     "ConfigurationError": ("PiAPIError", "ValueError"),
@@ -75,8 +75,9 @@ EXTRAS: dict[str, dict[str, object]] = {
     **dict.fromkeys([name for name, (parent, _) in TREE.items() if "TaskError" in (name, parent)], TASK),
     "RateLimitError": {**REFUSAL, "retry_after": 12.5},
     "ServerError": {**REFUSAL, "retry_after": 12.5},
+    "RequestTimeoutError": {"status": 408},
     "UnexpectedResponseError": {"status": 200, "body": "<html>"},
-    "SubmissionInDoubtError": {"key": "job-1", "request": REQUEST, "since": 1.5},
+    "SubmissionInDoubtError": {"key": "job-1", "request": REQUEST, "since": 1.5, "why": "it was lost"},
     "OutputError": {"url": "https://example.com/a.png"},
 }
 """What each error takes besides its message, for those that take anything."""
@@ -112,9 +113,9 @@ def drawn_tree() -> dict[str, tuple[str | None, str | None]]:
 
 
 def test_the_module_defines_exactly_the_tree_of_the_design() -> None:
-    """The module's classes and `__all__` are the tree of the design, no more and no less, sorted."""
+    """The module's classes and `__all__` are the tree of the design, no more and no less but two values."""
     assert set(error_classes()) == {"PiAPIError", *TREE}
-    assert errors.__all__ == sorted(error_classes())
+    assert sorted(errors.__all__) == sorted({*error_classes(), "Hint", "ORIGIN_NOT_REACHED"})
 
 
 @pytest.mark.parametrize("name", TREE)
@@ -146,14 +147,37 @@ def test_every_error_has_a_docstring_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["PiAPIError", *TREE])
 def test_each_error_says_whether_resubmitting_is_safe(name: str) -> None:
     """`safe_to_resubmit` is `True` exactly for the classes after which no task can exist."""
-    assert getattr(errors, name)("x").safe_to_resubmit is (name in SAFE or name == "ServerError")
+    assert getattr(errors, name)("x").safe_to_resubmit is (name in SAFE)
     assert example(name).safe_to_resubmit is (name in SAFE)
 
 
-@pytest.mark.parametrize(("status", "safe"), [(200, True), (299, True), (300, False), (500, False), (522, False)])
-def test_a_server_error_is_safe_only_inside_a_success(*, status: int, safe: bool) -> None:
-    """A 5xx told inside a 2xx answer was refused in good order; any other leaves the submit in doubt."""
-    assert errors.ServerError("x", status=status).safe_to_resubmit is safe
+GENERAL = [
+    "PiAPIError",
+    *[name for name, (_, builtin) in TREE.items() if name not in EXTRAS and builtin is None],
+    *[name for name in EXTRAS if name not in ("OutputError", *[n for n in EXTRAS if EXTRAS[n] is TASK])],
+    "ConnectError",
+]
+"""Errors that are told what holds for all errors; the others are always made in the same way."""
+
+
+@pytest.mark.parametrize("name", GENERAL)
+def test_what_holds_for_an_error_is_said_where_it_is_made(name: str) -> None:
+    """Safety, task and hint are given to the constructor; they survive pickling, and the class stays as it is."""
+    kind: type[errors.PiAPIError] = getattr(errors, name)
+    safe = not kind.safe_to_resubmit
+    error = kind("x", safe_to_resubmit=safe, task_id="t-1", hint=errors.Hint.CHECK_KEY, **EXTRAS.get(name, {}))
+    for one in (error, pickle.loads(pickle.dumps(error))):
+        assert (one.safe_to_resubmit, one.task_id, one.hint) == (safe, "t-1", errors.Hint.CHECK_KEY)
+    assert (kind.safe_to_resubmit, kind.task_id, kind.hint) == (not safe, None, None)
+
+
+@pytest.mark.parametrize("hint", errors.Hint)
+def test_an_error_says_the_fact_and_then_what_to_do(hint: errors.Hint) -> None:
+    """The advice follows the fact in `str`; the fact alone is the only argument, for surfaces with other words."""
+    error = errors.ConnectError("the fact", hint=hint)
+    assert error.args == ("the fact",)
+    assert re.fullmatch(r"the fact; [a-z].+[^.]", str(error))
+    assert str(errors.ConnectError("the fact")) == "the fact"
 
 
 @pytest.mark.parametrize("name", ["PiAPIError", *TREE])
@@ -189,8 +213,9 @@ def test_the_defaults_of_the_extras_say_nothing() -> None:
     assert vars(refusal) == {"status": 0, "code": None, "message": "", "body": "", "headers": {}, "is_enveloped": False}
     assert vars(errors.RateLimitError("x")) == {**vars(refusal), "retry_after": None}
     assert vars(errors.UnexpectedResponseError("x")) == {"status": 0, "body": ""}
+    assert vars(errors.RequestTimeoutError("x")) == {"status": 0}
     assert vars(errors.WaitTimeoutError("x")) == {"info": None, "task_id": None, "handle": None}
-    assert vars(errors.SubmissionInDoubtError("x")) == {"key": None, "request": None, "since": 0.0}
+    assert vars(errors.SubmissionInDoubtError("x")) == {"key": None, "request": None, "since": 0.0, "why": ""}
     assert vars(errors.OutputError("x")) == {"url": ""}
 
 
@@ -244,8 +269,14 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
         pytest.param(answered(200, b'{"code":429}'), True, True, True, id="429 inside 200"),
         *[
             pytest.param(answered(status), False, False, True, id=str(status))
-            for status in (500, 502, 503, 504, 520, 522, 524, 599, 408, 200, 204, 302, 307)
+            for status in (500, 502, 503, 504, 520, 522, 524, 599, 408, 499, 200, 204)
         ],
+        *[
+            pytest.param(answered(status), True, True, True, id=f"{status}: PiAPI was not reached")
+            for status in (521, 523, 525, 526, 530)
+        ],
+        *[pytest.param(answered(status), True, False, False, id=str(status)) for status in (301, 302, 307, 308)],
+        pytest.param(answered(403, b"error code: 1010"), True, False, True, id="403 of Cloudflare"),
         pytest.param(answered(200, b"<html>"), False, False, True, id="2xx unreadable"),
         *[
             pytest.param(answered(status), True, False, False, id=str(status))
@@ -253,16 +284,28 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
         ],
         *[
             pytest.param(answered(200, b'{"code":%d}' % code), True, False, False, id=f"{code} inside 200")
-            for code in (400, 401, 402, 403, 404, 422, 1100, 10000)
+            for code in (400, 401, 402, 403, 404, 422)
         ],
-        pytest.param(answered(200, b'{"code":500}'), True, False, True, id="500 inside 200"),
+        *[
+            pytest.param(answered(200, b'{"code":%d}' % code), False, False, True, id=f"{code} inside 200")
+            for code in (408, 499, 500, 504, 521, 1100, 10000)
+        ],
+        pytest.param(answered(521, b'{"code":521,"message":"x"}'), False, False, True, id="521 in PiAPI's own form"),
+        pytest.param(
+            answered(500, b'{"code":500,"message":"Service is under maintenance"}'),
+            *(True, False, True),
+            id="maintenance",
+        ),
+        pytest.param(
+            answered(530, b'{"code":500,"message":"invalid model"}'), True, False, False, id="invalid, with a 530"
+        ),
     ],
 )
 def test_the_retry_table(error: errors.PiAPIError, *, safe: bool, submit: bool, look: bool) -> None:
     """Each row of the design's table: whether resubmitting is safe, and whether submit and look are tried again."""
     assert error.safe_to_resubmit is safe
-    assert isinstance(error, RETRY_SUBMIT) is submit
-    assert isinstance(error, RETRY_LOOK) is look
+    assert may_submit_again(error) is submit
+    assert may_look_again(error) is look
 
 
 def test_a_submit_is_never_retried_after_an_unsafe_error() -> None:

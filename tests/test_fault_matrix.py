@@ -50,10 +50,7 @@ def asked(server: Emulator, endpoint: str) -> list[float]:
         ("522-after-accept", {}),
         ("html", {}),
         ("empty", {}),
-        ("garbled", {}),
-        ("truncated", {}),
         ("slow-headers", {"seconds": 5}),
-        ("slow-body", {"seconds": 5}),
         ("stall", {}),
     ],
 )
@@ -76,6 +73,22 @@ async def test_accepted_submit_without_an_answer_is_in_doubt(fault: str, options
     assert caught.value.safe_to_resubmit is False
     assert [event.error for event in log.of(events.SubmissionInDoubt)] == [caught.value]
     assert log.of(events.Retrying) == []
+
+
+@pytest.mark.parametrize(("fault", "options"), [("garbled", {}), ("truncated", {}), ("slow-body", {"seconds": 5})])
+async def test_accepted_submit_whose_answer_breaks_off_keeps_its_task(fault: str, options: dict[str, Any]) -> None:
+    """Where the answer breaks off, or breaks, after the task's id, the task is known, and is waited for."""
+    log = EventLog()
+    async with (
+        emulator() as server,
+        Session(server.api_key, base_url=server.url, timeout=PATIENT, observers=[log]) as session,
+    ):
+        server.faults.next("create", fault, **options)
+        info = await session.run(BEAR)
+        assert [info.task_id] == list(server.tasks)
+        assert len(asked(server, "create")) == 1
+    assert (info.status, len(info.images)) == ("completed", 1)
+    assert log.of(events.SubmissionInDoubt) == []
 
 
 @pytest.mark.parametrize("fault", ["cut-before-accept", "500", "502", "503", "504", "522"])
@@ -259,11 +272,11 @@ async def test_refusal_is_understood_in_every_dialect(transport: str) -> None:
     assert caught.value.safe_to_resubmit is True
 
 
-async def test_error_code_inside_a_200_was_not_accepted() -> None:
-    """A well-formed 200 that says 500 in its envelope is the service's own no: raised, not in doubt, not sent again."""
-    async with RawServer(answer({"code": 500, "message": "under maintenance"})) as server:
+async def test_maintenance_inside_a_200_was_not_accepted() -> None:
+    """A 200 that says in PiAPI's words that it made no task is a no: raised, not in doubt, not sent again."""
+    async with RawServer(answer({"code": 500, "message": "Service is under maintenance"})) as server:
         async with Session("k", base_url=server.url) as session:
-            with pytest.raises(ServerError) as caught:
+            with pytest.raises(ServerError, match="maintenance") as caught:
                 await session.submit(BEAR)
         assert len(server.received) == 1
     assert caught.value.safe_to_resubmit is True

@@ -28,12 +28,13 @@ from piapi_async import (
 )
 from piapi_async.emulator import Constant, Emulator, Uniform
 from piapi_async.errors import (
+    APIError,
     AuthenticationError,
     ConfigurationError,
+    Hint,
     PiAPIError,
     RateLimitError,
     SubmissionInDoubtError,
-    UnexpectedResponseError,
 )
 from piapi_async.testing import EventLog
 
@@ -144,15 +145,20 @@ async def test_request_of_any_class_can_be_submitted() -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_redirect_of_the_api_never_carries_the_key_away(status: int, method: str) -> None:
-    """The API answering with a redirect to another host is not followed: that host is not even contacted."""
+    """The API answering with a redirect to another host is not followed: that host is not even contacted.
+
+    It is told at once, with the address: nothing was accepted, and asking again would not help.
+    """
     async with RawServer(task()) as other:
         elsewhere = answer(status=status, headers={"Location": f"{other.url}/api/v1/task/t"})
         async with RawServer(elsewhere) as server:
-            async with Session("k", base_url=server.url, retry=RetryPolicy(attempts=1)) as session:
+            async with Session("k", base_url=server.url) as session:
                 doing = {"GET": session.get_task, "DELETE": session.cancel_task}.get(method)
-                kind = SubmissionInDoubtError if doing is None else UnexpectedResponseError
-                with pytest.raises(kind, match=str(status)):
+                with pytest.raises(APIError, match=f"{status}.*{other.url}") as caught:
                     await (session.submit(BEAR) if doing is None else doing("t"))
+            assert len(server.received) == 1
+        assert caught.value.safe_to_resubmit
+        assert caught.value.hint is Hint.CHECK_BASE_URL
         assert other.received == []
 
 
@@ -343,7 +349,7 @@ async def test_closed_session_opens_again() -> None:
         for _ in range(3):
             async with session as same:
                 assert same is session
-                assert (await session.get_task("t")).task_id == "t-1"
+                assert (await session.get_task("t")).task_id == "t"
 
 
 async def test_closing_frees_the_connections() -> None:
@@ -790,7 +796,7 @@ async def test_answers_are_read_while_others_wait() -> None:
     """More than a hundred requests at once wait for their turn, and none is lost or timed out by the wait."""
     go = asyncio.Event()
     limit = aiohttp.ClientTimeout(total=5)
-    async with RawServer(holding(task(), until=go)) as server:
+    async with RawServer(holding(task("t"), until=go)) as server:
         async with Session("k", base_url=server.url, timeout=limit) as session:
             doing = [asyncio.ensure_future(session.get_task("t")) for _ in range(250)]
             await asyncio.sleep(4)

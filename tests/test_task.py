@@ -143,7 +143,7 @@ def test_a_picture_is_inline_when_its_url_holds_it(url: str, *, inline: bool) ->
     ("fields", "reason"),
     [
         ({}, ""),
-        ({"error": TaskFault(code=1, message="said", raw_message="raw"), "logs": ("log",)}, "said: log"),
+        ({"error": TaskFault(code=1, message="said", raw_message="raw"), "logs": ("log",)}, "said: raw: log"),
         ({"error": TaskFault(code=1, raw_message="raw"), "logs": ("log",)}, "raw: log"),
         ({"error": TaskFault(code=1, message="same "), "logs": ("same",)}, "same"),
         ({"error": TaskFault(code=1), "logs": ("log",)}, "log"),
@@ -151,10 +151,15 @@ def test_a_picture_is_inline_when_its_url_holds_it(url: str, *, inline: bool) ->
         ({"logs": ("the cause", " ", "")}, "the cause"),
         ({"logs": (" ", "")}, ""),
         ({"error": TaskFault(code=1)}, ""),
+        ({"error": TaskFault(message="task failed: raw", raw_message="raw"), "logs": ("raw",)}, "task failed: raw"),
+        ({"logs": ("two\nlines\x1b[31m",)}, "two lines\ufffd[31m"),
+        ({"logs": ("x" * 9999,)}, "x" * 199 + "…"),
+        ({"error": TaskFault(message="a" * 999, raw_message="b" * 999), "logs": ("c" * 999,)},
+         f"{'a' * 199}…: {'b' * 199}…: {'c' * 95}…"),
     ],
-)
+)  # fmt: skip
 def test_the_reason_of_a_failure(fields: dict[str, Any], reason: str) -> None:
-    """The reason is the error's message, else its raw message, and the last log line with something in it."""
+    """The reason is the error's messages and the last log line with something in it, as one bounded line."""
     assert info(**fields).reason == reason
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -463,7 +464,7 @@ def test_a_task_id_may_be_a_number(task_id: int) -> None:
         (413, errors.InvalidRequestError),
         (422, errors.InvalidRequestError),
         (429, errors.RateLimitError),
-        (499, errors.APIError),
+        (499, errors.RequestTimeoutError),
         (500, errors.ServerError),
         (502, errors.ServerError),
         (503, errors.ServerError),
@@ -517,12 +518,12 @@ def test_whose_word_an_error_is(body: object, *, is_enveloped: bool) -> None:
         assert api_error(body, status=status).is_enveloped is is_enveloped
 
 
-@pytest.mark.parametrize("code", [1100, 10000, 10001, 600, 499])
-def test_other_codes_inside_a_success(code: int) -> None:
-    """A code that is neither success nor HTTP's is an error of the root kind, refused in good order."""
+@pytest.mark.parametrize("code", [500, 504, 600, 1100, 10000, 10001])
+def test_codes_of_500_and_more_inside_a_success(code: int) -> None:
+    """A code of 500 or more leaves open whether there is a task, as the same HTTP status would."""
     error = api_error({"code": code, "message": "task failed"})
-    assert type(error) is errors.APIError
-    assert (error.status, error.code, error.safe_to_resubmit) == (200, code, True)
+    assert type(error) is errors.ServerError
+    assert (error.status, error.code, error.safe_to_resubmit) == (200, code, False)
 
 
 @pytest.mark.parametrize("code", [-1, 0, 1, 200, 201, 302, 399])
@@ -561,24 +562,33 @@ def test_a_code_that_is_no_number_is_ignored(code: object) -> None:
     assert type(refused({"code": code, "message": "x"})) is errors.UnexpectedResponseError
 
 
-@pytest.mark.parametrize("status", [200, 400, 402])
-@pytest.mark.parametrize("words", ["failed to freeze credit", "Failed To Freeze point", "oops: failed to freeze"])
+@pytest.mark.parametrize("status", [200, 400, 402, 500])
+@pytest.mark.parametrize(
+    "words",
+    ["failed to freeze credit", "Failed To Freeze point", "oops: failed to freeze", "Insufficient balance"],
+)
 def test_lack_of_credits_in_words(status: int, words: str) -> None:
-    """The words "failed to freeze" mean the balance, whatever status comes with them, and the error says what to do."""
+    """These words mean the balance, whatever status comes with them, and the error says what to do."""
     error = api_error({"code": 400, "message": words}, status=status)
     assert type(error) is errors.InsufficientCreditsError
-    assert str(error).endswith("; top up at https://piapi.ai/workspace")
+    assert error.hint is errors.Hint.CHECK_BALANCE
+    assert error.safe_to_resubmit
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"message": "m", "error": "e", "description": "d"}, "m"),
+        ({"message": "m", "error": "e", "description": "d"}, "m: e: d"),
         ({"error": "Unauthorized, no key"}, "Unauthorized, no key"),
         ({"description": "Unauthorized"}, "Unauthorized"),
-        ({"message": " ", "error": {"message": "not here"}, "description": "d"}, "d"),
+        ({"message": " ", "error": {"message": "here, too"}, "description": "d"}, "here, too: d"),
+        ({"message": "m", "data": {"error": {"message": "why", "raw_message": "why it was"}}}, "m: why: why it was"),
+        ({"message": "m", "data": {"error": {"message": "m"}, "logs": ["first", "last"]}}, "m: first: last"),
+        ({"message": "m", "data": {"logs": [{"level": "error", "message": "of an object"}]}}, "m: of an object"),
+        ({"message": "success", "data": {"error": "text"}}, "text"),
+        ({"message": "x" * 9999, "data": {"error": {"message": "the cause"}}}, "x" * 199 + "…: the cause"),
         ({"message": None, "data": {"error": {"message": "inside"}}}, "inside"),
-        ({"data": {"error": "text"}, "error": "outer"}, "outer"),
+        ({"data": {"error": "text"}, "error": "outer"}, "outer: text"),
         ({"message": "two\n  lines\t"}, "two lines"),
         ("404 page not found", "404 page not found"),
         ("<html>\n<h1>522</h1>\n</html>", "<html> <h1>522</h1> </html>"),
@@ -587,13 +597,14 @@ def test_lack_of_credits_in_words(status: int, words: str) -> None:
         ("", ""),
         (b"\xff\xfe", "\ufffd\ufffd"),
     ],
-)
+)  # fmt: skip
 def test_where_the_server_s_words_are_found(body: object, message: str) -> None:
-    """The words are looked for in all known places, else they are the body itself, always as one line."""
+    """The words come from all known places, else they are the body itself, always as one bounded line."""
     error = api_error(body, status=401)
     assert error.message == message
     hint = "; check the API key (PIAPI_API_KEY) and what its plan allows"
     assert str(error) == f"PiAPI answered 401: {message or 'no reason given'}{hint}"
+    assert error.hint is errors.Hint.CHECK_KEY
 
 
 def test_long_answers_are_shortened() -> None:
@@ -604,19 +615,28 @@ def test_long_answers_are_shortened() -> None:
     assert api_error(b"x" * 200, status=400).message == "x" * 200
 
 
-@pytest.mark.parametrize("status", [100, 200, 204, 301, 302, 307, 399])
+@pytest.mark.parametrize("status", [100, 200, 204])
 @pytest.mark.parametrize(
     "body", [b"", b"<html>hello", b"null", b"[]", b'{"code":200,"data":null}', b'"text"', b"\xff", b"NaN"]
 )
 def test_what_is_neither_task_nor_error_is_unexpected(status: int, body: bytes) -> None:
-    """A success or a redirect without a task is unreadable: the error keeps status and body, and is never safe."""
+    """A success without a task is unreadable: the error keeps status and body, and is never safe."""
     error = refused(body, status=status)
     assert type(error) is errors.UnexpectedResponseError
     assert error.status == status
     assert error.body == body.decode(errors="replace")
-    what = "a redirect, which is not followed" if status > 300 else "something that is no task"
-    assert str(error) == f"PiAPI answered {status} with {what}: {error.body or 'nothing'}"
+    assert str(error) == f"PiAPI answered {status} with something that is not a task: {error.body or 'nothing'}"
     assert not error.safe_to_resubmit
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
+def test_a_redirect_is_a_refusal_that_names_its_target(status: int) -> None:
+    """A redirect is not followed and was not accepted: the error says where to, without secrets, and what to set."""
+    for target, told in ((f"https://api.example/?k={KEY}", r"https://api\.example/\?k=\*\*\*"), ("", "nowhere")):
+        error = api_error(b"", status=status, headers={"location": target})
+        assert (type(error), error.status) == (errors.APIError, status)
+        assert re.search(f"{status}.* to {told},", str(error))
+        assert (error.safe_to_resubmit, error.hint) == (True, errors.Hint.CHECK_BASE_URL)
 
 
 def test_a_408_is_a_time_out() -> None:
