@@ -290,7 +290,7 @@ def _failure(
         is_task: Whether the answer is to hold a task, so that one without is an error if its words say so.
     """
     is_redirect = 300 <= answer.status < 400  # noqa: PLR2004 - HTTP's own boundaries
-    by_words = _nothing_made(payload)
+    by_words = _nothing_made(answer, payload)
     status = _refusal(answer, payload)
     if status is None and (is_redirect or (is_task and by_words is not None)):
         status = answer.status
@@ -315,7 +315,7 @@ def _failure(
     if status in (408, 499):  # the server, or a proxy, gave up waiting: as unknown in outcome as a time-out of ours
         text = f"PiAPI answered {status}: {said}"
         return errors.RequestTimeoutError(text, status=status, task_id=parts["task_id"])
-    if _is_blocked(answer, is_enveloped=parts["is_enveloped"]):
+    if by_words is None and _is_blocked(answer, is_enveloped=parts["is_enveloped"]):
         text = f"Cloudflare, in front of PiAPI, answered {status}: {said}"
         return errors.APIError(text, hint=errors.Hint.CLIENT_BLOCKED, **parts)
     kind = _BY_STATUS.get(status, errors.APIError) if 400 <= status < 500 else errors.ServerError  # noqa: PLR2004
@@ -343,12 +343,20 @@ def _is_blocked(answer: Answer, *, is_enveloped: bool) -> bool:
     return bool(answer.headers.get("cf-mitigated")) or (answer.status == 403 and is_page)  # noqa: PLR2004
 
 
-def _nothing_made(payload: object) -> type[errors.APIError] | None:
-    """The error that PiAPI's words are, if they say that no task was made, and no task is named."""
-    if not isinstance(payload, dict) or _id(_mapping(payload.get("data"))).strip() or _id(payload).strip():
-        return None
-    said = "\n".join(_said(payload))
-    return next((kind for words, kind in _NOTHING_MADE.items() if words.search(said)), None)
+def _nothing_made(answer: Answer, payload: object) -> type[errors.APIError] | None:
+    """The error that PiAPI's words are, if they say that no task was made, and no task is named.
+
+    Words in plain text or HTML may be those of something in front of PiAPI, such as a load balancer's page about its
+    maintenance; of the balance only PiAPI speaks.
+    """
+    if isinstance(payload, dict):
+        if _id(_mapping(payload.get("data"))).strip() or _id(payload).strip():
+            return None
+        said = "\n".join(_said(payload))
+        return next((kind for words, kind in _NOTHING_MADE.items() if words.search(said)), None)
+    said = answer.body[:_EXCERPT].decode(errors="replace") if answer.status >= 400 else ""  # noqa: PLR2004
+    short = errors.InsufficientCreditsError
+    return short if any(words.search(said) for words, kind in _NOTHING_MADE.items() if kind is short) else None
 
 
 def _message(payload: object, *, secrets: Collection[str]) -> str:

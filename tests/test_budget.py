@@ -163,7 +163,7 @@ async def test_a_cancelled_submit_that_was_accepted_counts() -> None:
 @pytest.mark.parametrize("data", [None, [], {}, "x"])
 def test_an_answer_without_an_account_is_unexpected(data: Any) -> None:
     """It is said what was wanted."""
-    with pytest.raises(UnexpectedResponseError, match="something that is no account"):
+    with pytest.raises(UnexpectedResponseError, match="is not an account"):
         decode_account(answer(data), now=0)
 
 

@@ -89,8 +89,9 @@ def assert_all_accounted_for(emulator: Emulator, tally: Tally) -> None:
     emulator.check.no_submit_repeated()
     emulator.check.charged_once_each()
     emulator.check.all_known(tally.reported, in_doubt=tally.in_doubt)
-    assert len(creates(emulator, "answered")) == len(tally.reported)
-    assert len(emulator.tasks) == len(tally.reported) + len(creates(emulator, "lost"))
+    # An answer that breaks off after the task's id counts as lost over there, and is an acceptance here.
+    assert 0 <= len(tally.reported) - len(creates(emulator, "answered")) <= len(creates(emulator, "lost"))
+    assert len(emulator.tasks) == len(creates(emulator, "answered", "lost"))
     ends = {task_id: view.status for task_id, view in emulator.tasks.items()}
     assert {ends[task_id] for task_id in tally.completed} <= {"completed"}
     assert {ends[task_id] for task_id in tally.failed} <= {"failed"}

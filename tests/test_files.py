@@ -438,7 +438,8 @@ async def test_hostile_task_id_stays_in_the_directory(tmp_path: Path, task_id: s
     output = {"image_url": uri(PNG)}
     async with RawServer(task(task_id, "completed", output=output)) as server:
         async with Session("k", base_url=server.url) as session:
-            info = await session.get_task("t")
+            info = (await session.submit(Img2Img(prompt="p", image="https://e.com/a.png"))).info
+            assert info is not None
             assert info.task_id == task_id
             (path,) = await session.save(info, directory)
             assert await session.save(info, directory) == (path,)
@@ -514,7 +515,7 @@ async def test_picture_inside_the_answer_is_saved_without_a_request(tmp_path: Pa
     for number, text in enumerate((base64.b64encode(PNG).decode(), uri(PNG)), start=1):
         async with RawServer(task(f"t{number}", "completed", output={"image_base64": text})) as server:
             async with Session("k", base_url=server.url) as session:
-                (path,) = await session.save(await session.get_task("t"), tmp_path)
+                (path,) = await session.save(await session.get_task(f"t{number}"), tmp_path)
             assert len(server.received) == 1
         assert path == tmp_path / f"t{number}.png"
         assert path.read_bytes() == PNG

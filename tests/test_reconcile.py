@@ -25,7 +25,7 @@ from piapi_async.ledger import JobState, Row, SQLiteLedger
 from piapi_async.task import TaskInfo
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 40
-LOST = ("cut-after-accept", "cut-before-accept", "500", "html", "garbled", "502-after-accept")
+LOST = ("cut-after-accept", "cut-before-accept", "500", "html", "empty", "502-after-accept")
 
 
 @pytest.fixture
