@@ -12,7 +12,7 @@ import click
 
 from piapi_async._cli_run import Interrupted
 from piapi_async._text import one_line
-from piapi_async.errors import ConfigurationError, PiAPIError
+from piapi_async.errors import ConfigurationError, Hint, PiAPIError
 
 FAILED = 1
 """Exit code: the operation failed."""
@@ -34,9 +34,15 @@ _SAID_OTHERWISE = (
     (re.compile(r"forget\('([^']*)'\) that one"), r"'piapi-async ledger forget FILE \1' that one"),
     (re.compile(r"\bSession\(max_pixels=\.\.\.\)|\bmax_pixels\b"), "--max-pixels"),
     (re.compile(r" \(max_image_bytes\)"), ""),
-    (re.compile(r"\blocal_images='data-uri'"), "--local-images data-uri"),
 )
 """What errors advise in Python, and what that is on the command line."""
+
+_ADVICE = {
+    Hint.CHECK_UPLOAD_PLAN: "uploads need a valid API key and the Creator plan or higher: leave --local-images upload"
+    " out to send pictures without one",
+    Hint.CHECK_BASE_URL: "set PIAPI_BASE_URL to the address of the API itself",
+}
+"""What to do about an error, where the command line says it otherwise than `str(error)`."""
 
 
 class Program(click.Group):
@@ -106,6 +112,8 @@ def spoken(error: Exception) -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename2 or error.filename}: {error.strerror}"  # of a rename, where it was to go
+    if isinstance(error, PiAPIError) and error.hint in _ADVICE:
+        return f"{error.args[0]}; {_ADVICE[error.hint]}"
     return str(error) or type(error).__name__
 
 

@@ -30,7 +30,7 @@ from piapi_async._cli_task import as_json, balance, summary
 from piapi_async._text import one_line
 from piapi_async.account import Account
 from piapi_async.cli import img2img, program
-from piapi_async.errors import UnexpectedResponseError, WaitTimeoutError
+from piapi_async.errors import AuthenticationError, Hint, UnexpectedResponseError, WaitTimeoutError
 from piapi_async.task import Image, TaskInfo, TaskStatus
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -576,6 +576,16 @@ def test_spoken_joins_notes() -> None:
     error = WaitTimeoutError("task a still pending")
     error.add_note("task a may go on; session.task('a').wait() goes on watching")
     assert spoken(error) == "task a still pending; task a may go on; 'piapi-async task wait a' goes on watching"
+
+
+def test_spoken_words_the_advice_for_the_command_line() -> None:
+    """What to do about an error is said with the command line's own options, after the fact."""
+    error = AuthenticationError("PiAPI answered 403: plan", hint=Hint.CHECK_UPLOAD_PLAN)
+    assert spoken(error).startswith("PiAPI answered 403: plan; ")
+    assert "--local-images" in spoken(error)
+    assert "local_images=" not in spoken(error)
+    error = AuthenticationError("PiAPI answered 401: key", hint=Hint.CHECK_KEY)
+    assert spoken(error) == str(error)
 
 
 def test_one_line_is_harmless() -> None:

@@ -463,6 +463,21 @@ async def test_a_task_fits_when_nothing_differs(tmp_path: Path) -> None:
         assert not content.fits(other)
 
 
+async def test_a_task_fits_by_the_digests_of_what_its_echo_held(tmp_path: Path) -> None:
+    """Of a large picture, and of another endless text, the echo keeps digests: they tell equal ones from others."""
+    path = tmp_path / "bear.png"
+    path.write_bytes(PNG * 500)
+    bare = base64.b64encode(PNG * 500).decode()
+    uri = f"data:image/png;base64,{bare}"
+    for given, echoed in ((path, uri), (uri, uri), (PNG * 500, uri), (bare, bare), (path, bare), ("data:" + bare,) * 2):
+        for prompt in ("a", "a" * 20_000):
+            content = await content_of(asked(prompt=prompt, image=given))
+            assert content.fits(shown({"prompt": prompt, "image": echoed}))
+            assert not content.fits(shown({"prompt": prompt + "b", "image": echoed}))
+            other = shown({"prompt": prompt, "image": echoed[:-8] + "AAAAAAAA"})
+            assert content.fits(other) is (given is path and echoed is bare)  # not to be compared
+
+
 async def test_a_picture_counts_by_its_bytes(tmp_path: Path) -> None:
     """The same picture as a file, as bytes or as a data URI is the same request; another one is another."""
     path = tmp_path / "bear.png"
