@@ -249,8 +249,6 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, Exception | No
                     f"PiAPI's answer is longer than {ANSWER_MAX} bytes", status=response.status
                 )
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        if isinstance(error, errors.PiAPIError):
-            raise
         return bytes(body), error
     return bytes(body), None
 

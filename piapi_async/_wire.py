@@ -9,6 +9,7 @@ import json
 import math
 import re
 import sys
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -82,6 +83,7 @@ _UPLOAD_HINTS: Mapping[type[Exception], errors.Hint] = {errors.AuthenticationErr
 _CLOUDFLARE_CODE = re.compile(rb"error code: ?1\d{3}", re.IGNORECASE)
 
 _LENIENT = json.JSONDecoder(strict=False)
+_BLANK = "\ufeff\0 \t\r\n"
 _LONG_TEXT = 10_000  # characters; a longer one in an echo is a picture, or as good as one
 _LOG_LINE = 4_000
 _RESULTS = ("output", "task_result")
@@ -309,7 +311,7 @@ def _failure(
     said = parts["message"] or "no reason given"
     if is_redirect:
         # Not followed: it would carry the API key to wherever it points. A POST that is redirected was not accepted.
-        target = _short(parts["headers"].get("location", "")) or "nowhere"
+        target = _short(parts["headers"].get("location", "").partition("?")[0]) or "nowhere"
         text = f"PiAPI answered {answer.status}, a redirect to {target}, which is not followed"
         return errors.APIError(text, hint=errors.Hint.CHECK_BASE_URL, **parts)
     if status in (408, 499):  # the server, or a proxy, gave up waiting: as unknown in outcome as a time-out of ours
@@ -366,7 +368,7 @@ def _message(payload: object, *, secrets: Collection[str]) -> str:
     """
     found: list[str] = []
     for text in _said(payload) if isinstance(payload, dict) else ():
-        line = _short(_redact(text, secrets=secrets))
+        line = told(text, secrets=secrets)
         if line != "success" and line not in ": ".join(found):
             found.append(line)
     return clipped(": ".join(found), most=_EXCERPT)
@@ -399,7 +401,7 @@ def _read(body: bytes) -> tuple[Any, bytes | None]:
     except RecursionError:
         return None, None
     except ValueError:
-        text = body.decode(json.detect_encoding(body), errors="replace").lstrip("\ufeff\0 \t\r\n")
+        text = body.decode(json.detect_encoding(body), errors="replace").lstrip(_BLANK)
     with suppress(ValueError, RecursionError):
         return _LENIENT.raw_decode(text)[0], None
     return None, None
@@ -407,7 +409,7 @@ def _read(body: bytes) -> tuple[Any, bytes | None]:
 
 def _beginning(body: bytes) -> Any:
     """What can be read of JSON that breaks off, or breaks: the values before that point, with what is open closed."""
-    text = body.decode(errors="replace")
+    text = body.decode(errors="replace").lstrip(_BLANK)
     try:
         return _LENIENT.decode(text)
     except json.JSONDecodeError as error:
@@ -415,19 +417,17 @@ def _beginning(body: bytes) -> Any:
     except (ValueError, RecursionError):
         return None
     closers: list[str] = []
-    ends: list[tuple[int, str]] = []
+    ends: deque[tuple[int, str]] = deque(maxlen=5)
     at = 0
     while (token := _TOKEN.match(text, at)) is not None:
         at, mark = token.end(), token[1]
         if mark in ("{", "["):
             closers.append("}" if mark == "{" else "]")
-        elif closers and mark == closers[-1]:
-            closers.pop()
         elif mark in ("}", "]"):
-            break
+            closers.pop()
         ends.append((at, "".join(reversed(closers))))
     # A name without its value, a comma or half a number are no good ends: the one before them is.
-    for end, closing in reversed(ends[-5:]):
+    for end, closing in reversed(ends):
         with suppress(ValueError, RecursionError):
             return _LENIENT.decode(text[:end] + closing)
     return None
@@ -451,6 +451,11 @@ def _redact(text: str, *, secrets: Collection[str]) -> str:
     return _SECRET_FIELD.sub(r"\1***", text)
 
 
+def told(text: str, *, secrets: Collection[str]) -> str:
+    """Words from anywhere for a message: one line, clipped, without these secrets."""
+    return _short(_redact(text[: 8 * _EXCERPT], secrets=secrets))
+
+
 def _short(text: str) -> str:
     return clipped(text, most=200)  # about two terminal lines
 
@@ -464,12 +469,13 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None
     try:
         seconds = float(value)
     except ValueError:
-        then = _http_date(value)
-        seconds = math.nan if then is None else then - (_http_date(headers.get("date", "")) or now)
+        then = http_date(value)
+        seconds = math.nan if then is None else then - (http_date(headers.get("date", "")) or now)
     return None if math.isnan(seconds) else min(max(seconds, 0.0), RETRY_AFTER_MAX)
 
 
-def _http_date(value: str) -> float | None:
+def http_date(value: str) -> float | None:
+    """An HTTP date as seconds since 1970 (UTC); `None` for nonsense."""
     try:
         return _in_utc(parsedate_to_datetime(value)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -301,6 +301,14 @@ async def test_answer_that_breaks_off_after_the_id_is_an_acceptance(end: int, ho
 _LINGER = (1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER: closing resets
 
 
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\r\n "])
+async def test_answer_that_breaks_off_may_begin_with_blanks(before: bytes) -> None:
+    """A byte order mark or a line break before an answer that breaks off does not hide its task."""
+    async with RawServer(answer(before + WHOLE[: AFTER_ID + 9])) as server:
+        async with Session("k", base_url=server.url) as session:
+            assert (await session.submit(BEAR)).task_id == ID
+
+
 @pytest.mark.parametrize("end", [0, 1, AFTER_ID - len(ID) - 2, AFTER_ID - 1])
 async def test_answer_that_breaks_off_before_the_id_is_in_doubt(end: int) -> None:
     """Of an answer that breaks off within the task's id, or before it, nothing is made up."""

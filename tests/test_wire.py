@@ -631,8 +631,8 @@ def test_what_is_neither_task_nor_error_is_unexpected(status: int, body: bytes) 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
 def test_a_redirect_is_a_refusal_that_names_its_target(status: int) -> None:
-    """A redirect is not followed and was not accepted: the error says where to, without secrets, and what to set."""
-    for target, told in ((f"https://api.example/?k={KEY}", r"https://api\.example/\?k=\*\*\*"), ("", "nowhere")):
+    """A redirect is not followed and was not accepted: the error says where to, without the query, and what to set."""
+    for target, told in ((f"https://api.example/?k={KEY}", "https://api.example/"), ("", "nowhere")):
         error = api_error(b"", status=status, headers={"location": target})
         assert (type(error), error.status) == (errors.APIError, status)
         assert re.search(f"{status}.* to {told},", str(error))
