@@ -373,7 +373,10 @@ class Api:
             why = "its submit was cancelled before the answer came"
         elif isinstance(error, errors.PiAPIError):
             task_id = error.task_id
-            if not isinstance(error, errors.TransportError) or getattr(error, "status", 0):
+            was_answered = not isinstance(error, errors.TransportError)
+            if isinstance(error, errors.RequestTimeoutError):
+                was_answered = error.status != 0
+            if was_answered:
                 why = f"the answer to its submit does not say whether there is a task: {error}"
         named = "" if task_id is None else f" ({task_id}, by what was read of the answer)"
         doubt = errors.SubmissionInDoubtError(

@@ -132,7 +132,7 @@ def _agrees(asked: Any, shown: Any, *, sent: Collection[str]) -> bool:
     if isinstance(asked, list) and isinstance(shown, list):
         return len(asked) == len(shown) and all(_agrees(*pair, sent=sent) for pair in zip(asked, shown, strict=True))
     if isinstance(asked, str) and isinstance(shown, dict) and "text_sha256" in shown:
-        return text_digest(asked) == shown["text_sha256"]  # a long text of an echo is not kept
+        return bool(text_digest(asked) == shown["text_sha256"])  # a long text of an echo is not kept
     if isinstance(asked, dict) and _PICTURE in asked:
         return True  # a link, or bare base64: not to be compared with a hash
     return bool(asked == shown)

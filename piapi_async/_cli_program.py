@@ -112,7 +112,7 @@ def spoken(error: Exception) -> str:
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename2 or error.filename}: {error.strerror}"  # of a rename, where it was to go
-    if isinstance(error, PiAPIError) and error.hint in _ADVICE:
+    if isinstance(error, PiAPIError) and error.hint is not None and error.hint in _ADVICE:
         return f"{error.args[0]}; {_ADVICE[error.hint]}"
     return str(error) or type(error).__name__
 
