@@ -98,6 +98,13 @@ TABLE: list[tuple[str, Reply, Any, Any]] = [
     ("not HTTP", closing(b"SSH-2.0-OpenSSH_9.6\r\n"), AGAIN, DOUBT),
     ("429", answer(status=429), AGAIN, AGAIN),
     ("429 of Cloudflare", page(429, b"error code: 1015"), AGAIN, AGAIN),
+    ("429 with other words", answer(said(429, "invalid request rate"), status=429), AGAIN, AGAIN),
+    (
+        "401 with other words",
+        answer(said(401, "invalid request"), status=401),
+        AuthenticationError,
+        AuthenticationError,
+    ),
     ("429 in a 200", answer(said(429, "rate limit exceeded")), AGAIN, AGAIN),
     *[(f"{status}", page(status), AGAIN, DOUBT) for status in (500, 502, 503, 504, 520, 522, 524, 599)],
     ("503 in PiAPI's form", answer(said(503, "upstream connect error"), status=503), AGAIN, DOUBT),
@@ -233,6 +240,7 @@ async def test_doubt_says_that_the_answer_was_lost_only_where_it_was() -> None:
     "reply",
     [
         answer(said(500, "task made, queue down", task_id=ID), status=500),
+        answer(said(500, "failed to create task", task_id=ID, error="insufficient balance"), status=500),
         answer({"code": 504, "data": {"task_id": ID}}),
         answer({"result": {"task_id": ID}}),
         answer(f'<pre>{{"task_id" : "{ID}"}}</pre>'.encode()),
@@ -595,4 +603,4 @@ def test_any_half_answer_gives_a_task_or_an_error_of_ours(status: int, body: byt
         assert keep < AFTER_ID or found == ID
     else:
         assert found.safe_to_resubmit or isinstance(found, SubmissionInDoubtError)
-        assert status >= 300 or keep < AFTER_ID
+        assert status >= 300 or keep < AFTER_ID or status == 204  # which has no body
