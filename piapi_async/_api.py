@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -11,6 +12,7 @@ from piapi_async import _calls, _wire, errors, events
 from piapi_async._allowance import Kind
 from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
+from piapi_async._closing import SETTLE, UnderWay
 from piapi_async._content import Content
 from piapi_async._gate import Place, Turn
 from piapi_async._history import HistoryPage, decode_history, history_call
@@ -24,9 +26,6 @@ from piapi_async.task import Submittable, TaskInfo, TaskStatus
 T = TypeVar("T")
 
 OnCancel = Literal["detach", "cancel"]
-
-SETTLE = 10.0
-"""Seconds that a cancelled submit or wait may still take to learn, or to cancel, what it paid for."""
 
 
 class Journal:
@@ -92,6 +91,8 @@ class Api:
         on_cancel: What cancelling the waiter does to the task.
 
         announce: Takes every event.
+
+        under_way: The submits and waits that closing the session waits for.
     """
 
     api_key: str = attrs.field(repr=False)
@@ -104,6 +105,7 @@ class Api:
     clock: Clock
     on_cancel: OnCancel
     announce: events.Announcer
+    under_way: UnderWay = attrs.field(factory=UnderWay)
 
     def slot(self) -> Place:
         """A place in flight, to be held with `async with` from before a task is submitted until it is over."""
@@ -121,7 +123,7 @@ class Api:
             SubmissionInDoubtError: The answer was lost; the task may exist.
             PiAPIError: The service did not accept the task.
         """
-        call = _calls.create_call(self.base_url, api_key=self.api_key, body=body)
+        call = _calls.create_call(self.base_url, api_key=self.api_key, body=body, secret=submission.secret)
         turn = self._turn("submit", place=submission.place)
 
         async def attempt() -> TaskInfo:
@@ -255,6 +257,10 @@ class Api:
                 return
         self.announce(events.Detached(task_id=task_id))
 
+    async def settle(self) -> None:
+        """Begin no more, and lose nothing of what is under way; see `UnderWay.settle`."""
+        await self.under_way.settle(abandon=self.abandon)
+
     async def repeat(
         self,
         act: Callable[[], Awaitable[T]],
@@ -287,7 +293,7 @@ class Api:
     async def _pay(self, call: _calls.Call, body: Body, *, submission: Submission) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
         since = self.clock.now()
-        posting = asyncio.ensure_future(self._post(call, body=body, submission=submission))
+        posting = self.under_way.post(partial(self._post, call, body=body, submission=submission), body=body)
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
@@ -295,7 +301,7 @@ class Api:
             raise
         except Exception as error:
             # Also what is none of ours, such as a bug in a trace of a borrowed client session, may come after the POST.
-            if getattr(error, "safe_to_resubmit", not body.begun):
+            if getattr(error, "safe_to_resubmit", not body.handed_over):
                 raise
             raise self._doubt(submission, since=since, why=str(error)) from error
 
@@ -307,7 +313,7 @@ class Api:
             answer = await self.transport.exchange(call, body=body)
             info = self._read(_wire.decode_task, answer, secret=submission.secret)
         except BaseException as error:
-            is_safe = getattr(error, "safe_to_resubmit", not body.begun)
+            is_safe = getattr(error, "safe_to_resubmit", not body.handed_over)
             await (journal.refused() if is_safe else journal.lost())
             raise
         submission.reservation.accepted(info)
@@ -319,12 +325,13 @@ class Api:
     ) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
         deadline = self.clock.monotonic() + SETTLE
-        await outlast(posting, seconds=SETTLE if body.begun else 0.0)
+        posting.cancel()  # at once, unless its body is being sent
+        await outlast(posting, seconds=SETTLE)
         error = _failure(posting)
         if error is None:
             self.announce(events.Submitted(info=posting.result()))
             await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
-        elif body.begun and not getattr(error, "safe_to_resubmit", False):
+        elif body.handed_over and not getattr(error, "safe_to_resubmit", False):
             self._doubt(submission, since=since, why="it was cancelled before the answer came")
 
     def _doubt(self, submission: Submission, *, since: float, why: str) -> errors.SubmissionInDoubtError:

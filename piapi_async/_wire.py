@@ -220,6 +220,11 @@ def _redact(text: str, *, secrets: Collection[str]) -> str:
     return _SECRET_FIELD.sub(r"\1***", text)
 
 
+def told(text: str, *, secrets: Collection[str]) -> str:
+    """Words from anywhere for a message: one line, clipped, without these secrets."""
+    return _line(_redact(text[: 8 * _EXCERPT], secrets=secrets))
+
+
 def _line(text: str) -> str:
     words = " ".join(text.split())
     return words if len(words) <= 200 else words[:199] + "…"  # noqa: PLR2004 - about two terminal lines
@@ -234,12 +239,13 @@ def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None
     try:
         seconds = float(value)
     except ValueError:
-        then = _http_date(value)
-        seconds = math.nan if then is None else then - (_http_date(headers.get("date", "")) or now)
+        then = http_date(value)
+        seconds = math.nan if then is None else then - (http_date(headers.get("date", "")) or now)
     return None if math.isnan(seconds) else min(max(seconds, 0.0), RETRY_AFTER_MAX)
 
 
-def _http_date(value: str) -> float | None:
+def http_date(value: str) -> float | None:
+    """An HTTP date as seconds since 1970 (UTC); `None` for nonsense."""
     try:
         return _in_utc(parsedate_to_datetime(value)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
