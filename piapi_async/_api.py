@@ -250,11 +250,15 @@ class Api:
 
     async def abandon(self, task_id: str, *, seconds: float = SETTLE) -> None:
         """Do with a task nobody waits for any longer what `on_cancel` says, within so many seconds, come what may."""
-        if self.on_cancel == "cancel":
+        deadline = self.clock.monotonic() + seconds
+        is_asked_for = self.on_cancel == "cancel"
+        while is_asked_for:
             canceling = asyncio.ensure_future(self._delete(task_id))
-            await outlast(canceling, seconds=seconds)
+            await outlast(canceling, seconds=deadline - self.clock.monotonic())
             if _failure(canceling) is None:
                 return
+            # The end of `asyncio.run` cancels every task there is, this one too; a new one it does not know.
+            is_asked_for = canceling.cancelled() and self.clock.monotonic() < deadline
         self.announce(events.Detached(task_id=task_id))
 
     async def settle(self) -> None:
