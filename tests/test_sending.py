@@ -1,9 +1,10 @@
-"""What is known of a submit that was not sent in full, of connections that may be dead, and of answers that are late."""
+"""What is known of a submit that was not sent in full, of connections that may be dead, of answers that are late."""
 
 import asyncio
 import gzip
+import socket
 import time
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -84,10 +85,13 @@ class Breaking:
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
 
-    async def __aenter__(self) -> "Breaking":
+    async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**25)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)  # so that not all of it is on its way at once
+        listening.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=listening)
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -158,7 +162,7 @@ async def test_what_a_trace_says_before_the_body_is_taken_is_told_and_safe() -> 
 
 
 class Counting(RawServer):
-    """A server that counts its connections, and closes those that are idle for so many seconds."""
+    """A server that counts its connections."""
 
     def __init__(self, *replies: Any) -> None:
         super().__init__(*replies)
@@ -226,7 +230,7 @@ async def test_a_submit_without_an_answer_ends_by_silence_or_in_all() -> None:
         async with RawServer(stall) as server:
             async with Session("k", base_url=server.url, retry=ONCE, timeout=limit) as session:
                 began = loop.time()
-                with pytest.raises(SubmissionInDoubtError, match="no answer from 127.0.0.1 in time"):
+                with pytest.raises(SubmissionInDoubtError, match="in time"):
                     await session.submit(BEAR)
                 assert loop.time() - began == pytest.approx(expected, abs=1.0)
 
@@ -235,7 +239,7 @@ async def test_a_limit_is_shortened_never_lengthened() -> None:
     """The earlier of two ends counts; a limit that was not reached leaves nothing behind; no limit is none."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    with pytest.raises(TimeoutError), Limit(10.0) as limit:
+    with pytest.raises(TimeoutError), Limit(10.0) as limit:  # noqa: PT012 - the block is what raises
         limit.shorten(3.0)
         limit.shorten(5.0)
         await asyncio.sleep(60)
@@ -331,14 +335,15 @@ async def test_borrowed_session_of_another_loop_is_refused_before_anything_is_se
     async def make() -> aiohttp.ClientSession:
         return aiohttp.ClientSession()
 
-    with asyncio.Runner() as other:
-        http = await asyncio.to_thread(other.run, make())
-        async with RawServer(task()) as server, Session("k", base_url=server.url, http=http) as session:
-            for call in (session.submit(BEAR), session.get_task("t"), session.fetch(Image(f"{server.url}/a.png"))):
-                with pytest.raises(ConfigurationError, match="another event loop"):
-                    await call
-            assert server.received == []
-        await asyncio.to_thread(other.run, http.close())
+    other = asyncio.new_event_loop()
+    http = await asyncio.to_thread(other.run_until_complete, make())
+    async with RawServer(task()) as server, Session("k", base_url=server.url, http=http) as session:
+        for call in (session.submit(BEAR), session.get_task("t"), session.fetch(Image(f"{server.url}/a.png"))):
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                await call
+        assert server.received == []
+    await asyncio.to_thread(other.run_until_complete, http.close())
+    other.close()
 
 
 @pytest.mark.parametrize("theirs", [None, "my-app/1.0"])
