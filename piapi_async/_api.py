@@ -351,7 +351,11 @@ class Api:
         return doubt
 
     def _read(self, decode: Callable[..., T], answer: _wire.Answer, *, secret: str = "") -> T:
-        return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
+        try:
+            return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
+        except errors.PiAPIError as error:
+            # Without the decoder's frames: what the server echoes, secrets included, is in their variables.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
 
 
 def _failure(task: "asyncio.Task[Any]") -> BaseException | None:

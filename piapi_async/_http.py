@@ -214,7 +214,7 @@ class Transport:
             body = None if call.body is None else Body(call.body)
             timeout = self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout
             with _translated(call, body=body):
-                return await self._exchange(await self._client(), call, body=body, timeout=timeout)
+                return _unredirected(await self._exchange(await self._client(), call, body=body, timeout=timeout), call)
 
     async def exchange(self, call: Call, *, body: Body) -> Answer:
         """Make one request that costs money, at once; the caller holds a `slot`.
@@ -234,7 +234,7 @@ class Transport:
         # aiohttp's own limits would cancel a task that holds out against it, and do not read before they are believed.
         with _translated(call, body=body), Limit(self._timeout.total) as body.limit:
             body.patience = self._timeout.sock_read
-            return await self._exchange(client, call, body=body, timeout=connecting)
+            return _unredirected(await self._exchange(client, call, body=body, timeout=connecting), call)
 
     async def _exchange(
         self, client: aiohttp.ClientSession, call: Call, *, body: Body | None, timeout: aiohttp.ClientTimeout
@@ -256,8 +256,6 @@ class Transport:
         ) as response:
             answer = Answer(status=response.status, headers=response.headers, body=await _read(response))
         self._learn(response.headers, took=self._clock.monotonic() - began)
-        if 300 <= answer.status < 400 and "Location" in answer.headers:  # noqa: PLR2004 - HTTP's own boundaries
-            raise _redirected(answer, call=call)
         return answer
 
     def _learn(self, headers: Mapping[str, str], *, took: float) -> None:
@@ -429,13 +427,20 @@ def _named(client: aiohttp.ClientSession) -> dict[str, str]:
     return {} if "User-Agent" in client.headers else {"User-Agent": user_agent()}
 
 
-def _redirected(answer: Answer, *, call: Call) -> errors.ConfigurationError:
+def _unredirected(answer: Answer, call: Call) -> Answer:
+    """An answer that is not a redirect: those come from a base URL that is not the service's."""
+    if 300 <= answer.status < 400 and "Location" in answer.headers:  # noqa: PLR2004 - HTTP's own boundaries
+        raise errors.ConfigurationError(
+            f"{urlsplit(call.url).netloc} answered {answer.status}, a redirect to {_target(answer, call)}, which is not"
+            " followed; set base_url or PIAPI_BASE_URL to the URL of the service; nothing was accepted"
+        )
+    return answer
+
+
+def _target(answer: Answer, call: Call) -> str:
+    """Where a redirect points, without what may be secret: login and query."""
     target = urlsplit(urljoin(call.url, answer.headers["Location"]))
-    shown = told(f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}", secrets=_secrets(call))
-    return errors.ConfigurationError(
-        f"{urlsplit(call.url).netloc} answered {answer.status}, a redirect to {shown}, which is not followed; set"
-        " base_url or PIAPI_BASE_URL to the URL of the service; nothing was accepted"
-    )
+    return told(f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}", secrets=_secrets(call))
 
 
 def time_limits(given: object) -> aiohttp.ClientTimeout:
@@ -487,7 +492,7 @@ def _translated(call: Call | str, *, body: Body | None) -> Iterator[None]:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if isinstance(error, errors.PiAPIError):
             raise
-        _forget(error)
+        _forget(error, secrets=secrets)
         unsent = body is not None and not body.handed_over
         partly = body is not None and body.begun
         raise translate(error, url=url, unsent=unsent, partly=partly, secrets=secrets) from error
@@ -497,7 +502,7 @@ def _secrets(call: Call) -> tuple[str, ...]:
     return (call.api_key, *call.secrets)
 
 
-def _forget(error: BaseException) -> None:
+def _forget(error: BaseException, *, secrets: Collection[str]) -> None:
     """Take out of aiohttp's errors what is large or secret: its frames, whose variables are headers and bodies.
 
     The messages of a malformed answer hold all of it, and error reporters send local variables along.
@@ -514,7 +519,7 @@ def _forget(error: BaseException) -> None:
         headers.popall("X-API-Key", None)
         error.request_info = error.request_info._replace(headers=type(error.request_info.headers)(headers))
         error.args = (error.request_info, error.history)
-        error.message = told(error.message, secrets=())
+        error.message = told(error.message, secrets=secrets)
 
 
 def translate(
