@@ -4,6 +4,7 @@ import asyncio
 import copy
 import pickle
 import reprlib
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -202,3 +203,20 @@ async def test_the_webhooks_secret_is_sent_as_it_is() -> None:
         (received,) = server.received
     assert HOOK.encode() in received.body
     assert ("X-API-Key", KEY) in received.headers
+
+
+@pytest.mark.parametrize("reply", ["cut", "garbage", "too long", "silent"])
+async def test_the_causes_of_an_error_have_no_frames_of_aiohttp(reply: str) -> None:
+    """Those hold the request's bytes, with the key in them, and the picture that was to be sent."""
+    async with RawServer(REPLIES[reply]) as server:
+        async with Session(KEY, base_url=server.url, retry=ONCE, timeout=3) as session:
+            with pytest.raises(PiAPIError) as caught:
+                await submit(session)
+    error: BaseException | None = caught.value
+    kinds = []
+    while error is not None:
+        kinds.append(type(error))
+        frames = traceback.extract_tb(error.__traceback__)
+        assert not [frame for frame in frames if "/aiohttp/" in frame.filename]
+        error = error.__cause__
+    assert len(kinds) > 2
