@@ -14,6 +14,7 @@ from piapi_async import _calls, _wire, errors, events
 from piapi_async._allowance import Kind
 from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
+from piapi_async._closing import SETTLE, UnderWay
 from piapi_async._content import Content
 from piapi_async._gate import Place, Turn
 from piapi_async._history import HistoryPage, decode_history, history_call
@@ -28,9 +29,6 @@ T = TypeVar("T")
 
 OnCancel = Literal["detach", "cancel"]
 
-SETTLE = 10.0
-"""Seconds that a cancelled submit or wait may still take to learn, or to cancel, what it paid for."""
-
 
 logger = logging.getLogger("piapi_async")
 
@@ -39,7 +37,7 @@ class Verdict(enum.Enum):
     """What an attempt at a submit that brought no task has come to, by section 5 of the design's retry table."""
 
     NOT_SENT = "not sent"
-    """The service cannot have read the request: there is no task."""
+    """The request was not handed over to its last byte, so the service cannot have read it: there is no task."""
     REFUSED = "refused"
     """An answer says that there is no task."""
     IN_DOUBT = "in doubt"
@@ -55,7 +53,7 @@ class Verdict(enum.Enum):
 
             body: What was to be sent.
         """
-        if not body.begun:
+        if not body.handed_over:
             return cls.NOT_SENT
         return cls.REFUSED if isinstance(error, errors.PiAPIError) and error.safe_to_resubmit else cls.IN_DOUBT
 
@@ -126,6 +124,8 @@ class Api:
         on_cancel: What cancelling the waiter does to the task.
 
         announce: Takes every event.
+
+        under_way: The submits and waits that closing the session waits for.
     """
 
     api_key: str = attrs.field(repr=False)
@@ -138,6 +138,7 @@ class Api:
     clock: Clock
     on_cancel: OnCancel
     announce: events.Announcer
+    under_way: UnderWay = attrs.field(factory=UnderWay)
 
     def slot(self) -> Place:
         """A place in flight, to be held with `async with` from before a task is submitted until it is over."""
@@ -155,7 +156,7 @@ class Api:
             SubmissionInDoubtError: The answer was lost, or leaves it open; the task may exist.
             PiAPIError: The service did not accept the task.
         """
-        call = _calls.create_call(self.base_url, api_key=self.api_key, body=body)
+        call = _calls.create_call(self.base_url, api_key=self.api_key, body=body, secret=submission.secret)
         turn = self._turn("submit", place=submission.place)
 
         async def attempt() -> TaskInfo:
@@ -285,12 +286,20 @@ class Api:
 
     async def abandon(self, task_id: str, *, seconds: float = SETTLE) -> None:
         """Do with a task nobody waits for any longer what `on_cancel` says, within so many seconds, come what may."""
-        if self.on_cancel == "cancel":
+        deadline = self.clock.monotonic() + seconds
+        is_asked_for = self.on_cancel == "cancel"
+        while is_asked_for:
             canceling = asyncio.ensure_future(self._delete(task_id))
-            await outlast(canceling, seconds=seconds)
+            await outlast(canceling, seconds=deadline - self.clock.monotonic())
             if _failure(canceling) is None:
                 return
+            # The end of `asyncio.run` cancels every task there is, this one too; a new one it does not know.
+            is_asked_for = canceling.cancelled() and self.clock.monotonic() < deadline
         self.announce(events.Detached(task_id=task_id))
+
+    async def settle(self) -> None:
+        """Begin no more, and lose nothing of what is under way; see `UnderWay.settle`."""
+        await self.under_way.settle(abandon=self.abandon)
 
     async def repeat(
         self,
@@ -324,7 +333,7 @@ class Api:
     async def _pay(self, call: _calls.Call, body: Body, *, submission: Submission) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
         since = self.clock.now()
-        posting = asyncio.ensure_future(self._post(call, body=body, submission=submission))
+        posting = self.under_way.post(partial(self._post, call, body=body, submission=submission), body=body)
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
@@ -355,7 +364,8 @@ class Api:
     ) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
         deadline = self.clock.monotonic() + SETTLE
-        await outlast(posting, seconds=SETTLE if body.begun else 0.0)
+        posting.cancel()  # at once, unless its body is being sent
+        await outlast(posting, seconds=SETTLE)
         error = _failure(posting)
         if error is None:
             self.announce(events.Submitted(info=posting.result()))
@@ -391,7 +401,11 @@ class Api:
         return doubt
 
     def _read(self, decode: Callable[..., T], answer: _wire.Answer, *, secret: str = "") -> T:
-        return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
+        try:
+            return decode(answer, now=self.clock.now(), secrets=(self.api_key, secret))
+        except errors.PiAPIError as error:
+            # Without the decoder's frames: what the server echoes, secrets included, is in their variables.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
 
 
 async def _tell(hook: Awaitable[None], *, about: str) -> None:

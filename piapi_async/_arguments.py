@@ -1,11 +1,16 @@
 """The arguments of a `Session`, checked before anything is sent, and what stands in for those not given."""
 
+import inspect
+import ipaddress
 import math
 import os
+from collections.abc import Iterable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from piapi_async import _checks, _pillow, errors
+from piapi_async import _checks, _pillow, _text, errors, events
 from piapi_async._api import OnCancel
+from piapi_async._http import is_loopback
 from piapi_async._sources import Rules
 from piapi_async.limits import Governor
 from piapi_async.prices import POINTS_PER_USD
@@ -17,6 +22,9 @@ BASE_URL = "https://api.piapi.ai"
 
 UPLOAD_URL = "https://upload.theapi.app"
 """Where its upload is (https://piapi.ai/docs/tools/file-upload)."""
+
+PRIVATE_NAMES = (".internal", ".local", ".home.arpa", ".test", ".example", ".invalid")
+"""Endings of names that public DNS never resolves (RFC 2606, 6761, 6762, 8375; ICANN on `.internal`)."""
 
 LocalImages = Literal["data-uri", "upload"]
 
@@ -30,15 +38,18 @@ def kind(name: str, value: object, allowed: Any) -> None:
 
 def submit(request: object, *, webhook: object) -> None:
     """Refuse what `Session.submit` cannot take."""
+    if isinstance(request, type):
+        allowed = f"an instance, such as {request.__name__}(prompt=...), not the class itself"
+        raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
     if not all(hasattr(request, name) for name in ("model", "task_type", "service_mode")):
         allowed = "a request such as Img2Img or TaskRequest"
         raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
     kind("webhook", webhook, WebhookConfig | None)
 
 
-def api_key(given: object) -> str:
+def api_key(given: str | None) -> str:
     """The key to use: the one given, else the environment's."""
-    key = os.environ.get("PIAPI_API_KEY", "") if given is None else given
+    key: object = _text.masked(os.environ.get("PIAPI_API_KEY", "") if given is None else given)
     if not isinstance(key, str):
         raise errors.ConfigurationError(f"api_key must be a string, got {type(key).__name__}")
     if not key:
@@ -52,26 +63,61 @@ def api_key(given: object) -> str:
     return key
 
 
-def base_url(given: object) -> str:
+def observers(given: object) -> tuple[events.Observer, ...]:
+    """Those who are told of events: plain functions, as what a coroutine function gives would not be awaited."""
+    allowed = "a list of plain functions that take one event"
+    if callable(given) or not isinstance(given, Iterable):
+        raise _checks.refuse(TypeError, name="observers", allowed=allowed, value=given)
+    found = tuple(given)
+    for one in found:
+        calls = getattr(one, "__call__", None)  # noqa: B004 - what it is when called, not whether
+        if not callable(one) or any(map(_gives_a_coroutine, (one, calls))):
+            raise _checks.refuse(TypeError, name="observers", allowed=allowed, value=one)
+    return found
+
+
+def _gives_a_coroutine(call: object) -> bool:
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+
+
+def base_url(given: object, *, allow_http: bool) -> str:
     """Where the service is: what is given, else what the environment says, else the real one."""
-    return _url(given or os.environ.get("PIAPI_BASE_URL") or BASE_URL, name="base_url")
+    url = given or os.environ.get("PIAPI_BASE_URL") or BASE_URL
+    return _url(url, name="base_url", allow_http=allow_http)
 
 
-def upload_url(given: object, *, base_url: str) -> str:
+def upload_url(given: object, *, base_url: str, allow_http: bool) -> str:
     """Where the upload is.
 
     What is given, else what the environment says; else the real one for the real service and the same host for any
     other, so that no key goes where it does not belong.
     """
     real = UPLOAD_URL if base_url == BASE_URL else base_url
-    return _url(given or os.environ.get("PIAPI_UPLOAD_URL") or real, name="upload_url")
+    return _url(given or os.environ.get("PIAPI_UPLOAD_URL") or real, name="upload_url", allow_http=allow_http)
 
 
-def _url(url: object, *, name: str) -> str:
+def _url(url: object, *, name: str, allow_http: bool) -> str:
     if not isinstance(url, str) or not _checks.is_http_url(url) or set("?#@") & set(url):
         shown = "one with a user, which is not shown here" if "@" in str(url) else repr(url)
         raise errors.ConfigurationError(f"{name} must be an http(s) URL without user, query and fragment, got {shown}")
+    host = urlsplit(url).hostname or ""
+    if urlsplit(url).scheme == "http" and not (allow_http or is_loopback(host)):
+        fact = f"{name} {url!r} sends the API key unencrypted; use https://, or pass allow_http=True if that is meant"
+        if not _is_private(host):
+            raise errors.ConfigurationError(fact)
+        events.logger.warning(fact)
     return url.rstrip("/")
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host can only be in a network of one's own, by its name or address."""
+    name = host.rstrip(".")
+    if not {".", ":"} & set(name) or name.endswith(PRIVATE_NAMES):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_private
+    except ValueError:
+        return False
 
 
 def local_images(given: LocalImages) -> LocalImages:

@@ -7,17 +7,33 @@ from urllib.parse import quote
 import attrs
 
 from piapi_async._content import Base64, Content, as_json
+from piapi_async._text import Secret
 from piapi_async.task import Submittable, WebhookConfig
 
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """The parts of one HTTP request."""
+    """The parts of one HTTP request.
+
+    Attributes:
+        api_key: Goes into the header `X-API-Key`.
+
+        body: A JSON text.
+
+        secrets: What else must not appear in an error's message.
+    """
 
     method: str
     url: str
-    headers: Mapping[str, str] = attrs.field(repr=False)
+    api_key: str = attrs.field(converter=Secret)
     body: Content | None = attrs.field(default=None, repr=False)
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, whose values show no secret in a `repr`."""
+        headers = {"X-API-Key": self.api_key}
+        return headers if self.body is None else {**headers, "Content-Type": "application/json"}
 
 
 def encode_body(request: Submittable, *, task_input: Mapping[str, Any], webhook: WebhookConfig | None) -> Content:
@@ -36,25 +52,23 @@ def encode_body(request: Submittable, *, task_input: Mapping[str, Any], webhook:
     return as_json(body | ({"config": config} if config else {}))
 
 
-def create_call(base_url: str, *, api_key: str, body: Content) -> Call:
+def create_call(base_url: str, *, api_key: str, body: Content, secret: str = "") -> Call:
     """`POST /api/v1/task` (https://piapi.ai/docs/flux-api/image-to-image): the one call that costs money."""
-    headers = {"X-API-Key": api_key, "Content-Type": "application/json"}
-    return Call(method="POST", url=f"{base_url}/api/v1/task", headers=headers, body=body)
+    return Call(method="POST", url=f"{base_url}/api/v1/task", api_key=api_key, body=body, secrets=(secret,))
 
 
 def task_call(base_url: str, *, api_key: str, task_id: str, method: str = "GET") -> Call:
     """`GET` looks at a task (https://piapi.ai/docs/flux-api/get-task), `DELETE` cancels it."""
     url = f"{base_url}/api/v1/task/{quote(task_id, safe='', errors='replace')}"
-    return Call(method=method, url=url, headers={"X-API-Key": api_key})
+    return Call(method=method, url=url, api_key=api_key)
 
 
 def account_call(base_url: str, *, api_key: str) -> Call:
     """`GET /account/info` (https://piapi.ai/docs/account-info-api), which is free."""
-    return Call(method="GET", url=f"{base_url}/account/info", headers={"X-API-Key": api_key})
+    return Call(method="GET", url=f"{base_url}/account/info", api_key=api_key)
 
 
 def upload_call(upload_url: str, *, api_key: str, name: str, data: bytes) -> Call:
     """`POST /api/ephemeral_resource` (https://piapi.ai/docs/tools/file-upload), which is free; the link lives 24 h."""
-    headers = {"X-API-Key": api_key, "Content-Type": "application/json"}
     body = as_json({"file_name": name, "file_data": Base64(data)})
-    return Call(method="POST", url=f"{upload_url}/api/ephemeral_resource", headers=headers, body=body)
+    return Call(method="POST", url=f"{upload_url}/api/ephemeral_resource", api_key=api_key, body=body)

@@ -27,7 +27,7 @@ def history_call(base_url: str, *, api_key: str, model: str | None, start: int, 
     """`GET /api/open/tasks/histories`, which is free; times are seconds since 1970."""
     query = {"page": page, "page_size": PAGE, "start_time": start, "end_time": end}
     text = urlencode(query if model is None else {**query, "model": model})
-    return _calls.Call(method="GET", url=f"{base_url}/api/open/tasks/histories?{text}", headers={"X-API-Key": api_key})
+    return _calls.Call(method="GET", url=f"{base_url}/api/open/tasks/histories?{text}", api_key=api_key)
 
 
 def decode_history(answer: _wire.Answer, *, now: float, secrets: Collection[str] = ()) -> HistoryPage:

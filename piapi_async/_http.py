@@ -1,20 +1,26 @@
 """The only door to the network: aiohttp behind one `send`, its errors turned into ours."""
 
 import asyncio
+import base64
+import ipaddress
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
-from piapi_async import errors
+from piapi_async import _checks, errors
 from piapi_async._calls import Call
+from piapi_async._clock import Clock
 from piapi_async._content import Content
-from piapi_async._loop import PerLoop
-from piapi_async._wire import Answer
+from piapi_async._loop import Limit, PerLoop
+from piapi_async._text import Secret
+from piapi_async._wire import Answer, http_date, told
 
 CONNECTIONS = 100
 """API requests under way at once, and submits in memory. More wait for their turn; their time limits begin with it."""
@@ -28,19 +34,47 @@ LARGE = 8
 ANSWER_MAX = 64 * 2**20
 """The longest answer that is read, in bytes; a picture may be inside it."""
 
-DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=10, sock_read=45)
+CONNECT, SILENCE = 10.0, 45.0
+"""Seconds for a connection to come about, and for the next bytes of an answer to come, by default."""
+
+DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=CONNECT, sock_read=SILENCE)
 """Time limits of one request, in seconds. Cloudflare, before the service, cuts every request at 120 s.
 
 Silence ends a request sooner, so that `RetryPolicy.timeout` leaves room for another look.
+"""
+
+HEADER_MAX = 2**18
+"""The longest line of an answer's head, in bytes. Content policies and the cookies of firewalls pass aiohttp's 8 kB."""
+
+KEPT_ALIVE = 2.0
+"""Seconds after which an idle connection is not used for a submit any more.
+
+Servers close theirs after 5 s and more; what is sent at that moment is in doubt, and a new one costs about 0.1 s.
 """
 
 _CHUNK = 2**16
 
 
 class Body(aiohttp.payload.Payload):
-    """A request body that knows whether its sending began: before that, the server cannot have acted on it."""
+    """A request body that knows how far its sending came.
+
+    Attributes:
+        begun: Whether its first byte was handed over. Before that nothing was sent but, at most, the request's head.
+
+        handed_over: Whether its last byte was. Before that the server has one part of a JSON text at most, and cannot
+            have acted on it.
+
+        limit: The request's time limit, if it has one of ours.
+
+        patience: Seconds that the answer may take from when the body is handed over, in which `limit` ends then;
+            `None` for no such limit.
+    """
 
     begun: bool = False
+    handed_over: bool = False
+    limit: Limit | None = None
+    patience: float | None = None
+    _is_stopped: bool = False
 
     def __init__(self, content: Content) -> None:
         super().__init__(content, content_type="application/json")
@@ -52,10 +86,30 @@ class Body(aiohttp.payload.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send the body piece by piece, so that a large one does not hold up the event loop."""
+        if self._is_stopped:
+            raise ConnectionError("the request was given up")
         self.begun = True
+        left = self._value.size
         for piece in self._value.pieces():
-            await writer.write(piece)
-            await asyncio.sleep(0)  # a fast connection takes every piece at once, and others want their turns
+            left -= len(piece)
+            # From here on the last piece is in the connection's buffer, which is sent even where a cancel closes it.
+            self.handed_over = left == 0
+            try:
+                # As a view of the bytes, which does not show them in the frames of a traceback.
+                await writer.write(memoryview(piece))
+            except Exception:
+                # It was not taken, or the connection broke while more of it was in the buffer than lets us go on.
+                self.handed_over = False
+                raise
+            if left:
+                await asyncio.sleep(0)  # a fast connection takes every piece at once, and others want their turns
+        if self.limit is not None and self.patience is not None:
+            self.limit.shorten(self.patience)
+
+    def stop(self) -> bool:
+        """Keep it from being sent, if that has not begun; whether that is so."""
+        self._is_stopped = not self.begun
+        return self._is_stopped
 
 
 @attrs.frozen
@@ -75,10 +129,18 @@ class Download:
             return await self.response.content.read(4 * _CHUNK)
 
 
-@attrs.define
+@attrs.frozen
+class _Clients:
+    """The client sessions of one event loop: one for what costs nothing, and one for submits."""
+
+    free: aiohttp.ClientSession
+    paid: aiohttp.ClientSession
+
+
+@attrs.frozen
 class _Open:
-    lifeline: AsyncGenerator[aiohttp.ClientSession, None]
-    session: aiohttp.ClientSession
+    lifeline: AsyncGenerator[_Clients, None]
+    clients: _Clients
 
 
 class Transport:
@@ -89,14 +151,28 @@ class Transport:
             event loop.
 
         timeout: The time limits of one request.
+
+        trust_env: Whether the environment's proxies are used, by client sessions of one's own.
+
+        clock: Learns the service's time from its answers.
     """
 
-    def __init__(self, *, http: aiohttp.ClientSession | None, timeout: aiohttp.ClientTimeout) -> None:
+    def __init__(
+        self,
+        *,
+        http: aiohttp.ClientSession | None,
+        timeout: aiohttp.ClientTimeout,
+        trust_env: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
         self._borrowed = http
         self._timeout = timeout
+        self._trust_env = trust_env
+        self._clock = clock or Clock()
         self._brief = _brief(timeout)
         self._own: dict[asyncio.AbstractEventLoop, _Open] = {}
         self._closed = False
+        self._date = ""
         self._slots = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
         self._downloads = PerLoop(lambda: asyncio.Semaphore(DOWNLOADS))
         self._small = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
@@ -135,34 +211,70 @@ class Transport:
             UnexpectedResponseError: The answer is too long.
         """
         async with self.slot():
-            answer = await self.exchange(call, body=None if call.body is None else Body(call.body))
+            body = None if call.body is None else Body(call.body)
+            timeout = self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout
+            with _translated(call, body=body):
+                answer = await self._exchange(await self._client(), call, body=body, timeout=timeout)
         if answer.cut is not None:
             raise answer.cut
         return answer
 
-    async def exchange(self, call: Call, *, body: Body | None) -> Answer:
-        """Make one request, at once; the errors are those of `send`. The caller holds a `slot`.
+    async def exchange(self, call: Call, *, body: Body) -> Answer:
+        """Make one request that costs money, at once; the caller holds a `slot`.
 
         An answer whose body breaks off is not an error here: what came of it may name a task that was paid for.
+
+        Raises:
+            ConnectError: It was not sent, or not to its last byte: nothing was accepted.
+            TransportError: No usable answer came.
+            UnexpectedResponseError: The answer is too long.
         """
-        session = await self._session()
-        with _translated(call.url, body=body):
-            # Redirects are not followed: they would carry the API key to wherever they point.
-            async with session.request(
-                call.method,
-                call.url,
-                headers=call.headers,
-                data=body,
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout,
-            ) as response:
-                content, broken_by = await _read(response)
-                cut = None
-                if broken_by is not None:
-                    cut = translate(broken_by, url=call.url, unsent=False)
-                    cut.__cause__ = broken_by
-                return Answer(status=response.status, headers=response.headers, body=content, cut=cut)
+        client = await self._client(is_paid=True)
+        # A connection that the server has closed meanwhile, while something held up the event loop, is known to be
+        # so once the loop has had two turns: one to read what lies in the sockets, and one to act on it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        connecting = aiohttp.ClientTimeout(connect=self._timeout.connect, sock_connect=self._timeout.sock_connect)
+        # aiohttp's own limits would cancel a task that holds out against it, and do not read before they are believed.
+        with _translated(call, body=body), Limit(self._timeout.total) as body.limit:
+            body.patience = self._timeout.sock_read
+            return await self._exchange(client, call, body=body, timeout=connecting)
+
+    async def _exchange(
+        self, client: aiohttp.ClientSession, call: Call, *, body: Body | None, timeout: aiohttp.ClientTimeout
+    ) -> Answer:
+        began = self._clock.monotonic()
+        # Redirects are not followed: they would carry the API key to wherever they point. Some of this is said for
+        # client sessions of the user's, which may be set up otherwise.
+        async with client.request(
+            call.method,
+            call.url,
+            headers={**_named(client), **call.headers},
+            data=body,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            max_line_size=HEADER_MAX,
+            max_field_size=HEADER_MAX,
+            timeout=timeout,
+        ) as response:
+            content, broken_by = await _read(response, limit=None if body is None else body.limit)
+        self._learn(response.headers, took=self._clock.monotonic() - began)
+        cut = None
+        if broken_by is not None:
+            _forget(broken_by, secrets=_secrets(call))
+            cut = translate(broken_by, url=call.url, unsent=False, secrets=_secrets(call))
+            cut.__cause__ = broken_by
+        return Answer(status=response.status, headers=response.headers, body=content, cut=cut)
+
+    def _learn(self, headers: Mapping[str, str], *, took: float) -> None:
+        """Learn the service's time from an answer; one a second is enough, and a copy of a cache tells an older one."""
+        date = headers.get("Date", "")
+        if date != self._date and "Age" not in headers:
+            self._date = date
+            seconds = http_date(date)
+            if seconds is not None:
+                self._clock.learn(seconds, took=took)
 
     @asynccontextmanager
     async def download(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator["Download"]:
@@ -177,30 +289,42 @@ class Transport:
             TransportError: No answer came.
         """
         async with self._downloads.get():
-            session = await self._session()
+            session = await self._client()
             with _translated(url, body=None):
                 response = await session.get(
-                    url, headers=headers, max_redirects=5, raise_for_status=False, timeout=self._timeout
+                    url,
+                    headers={**_named(session), **headers},
+                    max_redirects=5,
+                    raise_for_status=False,
+                    auto_decompress=True,
+                    max_line_size=HEADER_MAX,
+                    max_field_size=HEADER_MAX,
+                    timeout=self._timeout,
                 )
             try:
                 yield Download(url, response)
             finally:
                 response.release()
 
-    async def _session(self) -> aiohttp.ClientSession:
+    async def _client(self, *, is_paid: bool = False) -> aiohttp.ClientSession:
         if self._closed:
             raise errors.ConfigurationError("this session is closed; 'async with session' opens it again")
+        loop = asyncio.get_running_loop()
         if self._borrowed is not None:
             if self._borrowed.closed:
                 raise errors.ConfigurationError("the aiohttp session passed as http= is closed")
+            # aiohttp tells its loop by a deprecated property alone.
+            if getattr(self._borrowed, "_loop", loop) is not loop:
+                raise errors.ConfigurationError(
+                    "the aiohttp session passed as http= belongs to another event loop; make it in the one that uses it"
+                )
             return self._borrowed
-        loop = asyncio.get_running_loop()
         opened = self._own.get(loop)
-        if opened is None or opened.session.closed:
+        if opened is None or opened.clients.free.closed:
             self._forget_closed_loops()
-            lifeline = _lifeline()
+            lifeline = _lifeline(trust_env=self._trust_env)
             opened = self._own[loop] = _Open(lifeline, await anext(lifeline))
-        return opened.session
+        return opened.clients.paid if is_paid else opened.clients.free
 
     def _forget_closed_loops(self) -> None:
         self._own = {loop: opened for loop, opened in self._own.items() if not loop.is_closed()}
@@ -214,17 +338,119 @@ def _brief(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=total, connect=timeout.connect, sock_connect=timeout.sock_connect)
 
 
-async def _lifeline() -> AsyncGenerator[aiohttp.ClientSession, None]:
-    """A client session that its event loop closes.
+async def _lifeline(*, trust_env: bool) -> AsyncGenerator[_Clients, None]:
+    """Client sessions that their event loop closes.
 
     `asyncio.run` finishes all async generators before it closes the loop, so a `Session` that outlives its first loop
     leaves no sockets behind in it.
     """
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS + DOWNLOADS)
-    async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": user_agent()}
-    ) as session:
-        yield session
+    # Not aiohttp's own `trust_env`, which reads passwords from .netrc as well, and sends them to the API.
+    proxies = _proxies() if trust_env else {}
+
+    def client(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": user_agent()},
+            middlewares=[_by_proxy(proxies)] if proxies else (),
+        )
+
+    async with (
+        client(aiohttp.TCPConnector(limit=CONNECTIONS + DOWNLOADS)) as free,
+        client(aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEPT_ALIVE)) as paid,
+    ):
+        yield _Clients(free=free, paid=paid)
+
+
+@attrs.frozen
+class _Proxy:
+    """A proxy of the environment; its password is in `authorization` alone."""
+
+    url: URL
+    authorization: str | None
+
+
+def _proxies() -> dict[str, _Proxy]:
+    """The proxies of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`) or of the system, by the URL's scheme.
+
+    Raises:
+        ConfigurationError: One is neither an http nor an https proxy.
+    """
+    found = {scheme: Secret(text) for scheme, text in urllib.request.getproxies().items()}
+    named = {scheme: found.get(scheme) or found.get("all") for scheme in ("http", "https")}
+    return {scheme: _proxy(text) for scheme, text in named.items() if text}
+
+
+def _proxy(text: str) -> _Proxy:
+    text = Secret(text if "://" in text else f"http://{text}")
+    scheme = text.partition(":")[0].lower()
+    if scheme not in ("http", "https") or not _checks.is_http_url(text):
+        raise errors.ConfigurationError(
+            f"the proxy that the environment names, one by {scheme}://, cannot be used; set HTTPS_PROXY to an http://"
+            " or https:// URL, name the service in NO_PROXY, or pass Session(trust_env=False)"
+        )
+    url = URL(text)
+    authorization = None
+    if url.user is not None:
+        login = f"{url.user}:{url.password or ''}".encode()
+        authorization = Secret(f"Basic {base64.b64encode(login).decode()}")
+    return _Proxy(url=url.origin(), authorization=authorization)
+
+
+def _by_proxy(proxies: Mapping[str, _Proxy]) -> aiohttp.ClientMiddlewareType:
+    """Sends requests, and where they are redirected to, by the proxies that the environment names for them."""
+
+    async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        proxy = proxies.get(request.url.scheme)
+        if proxy is not None and await _is_proxied(request.url):
+            headers = {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
+            if request.url.scheme == "http":
+                request.headers.update(headers)  # the proxy itself reads the request
+            request.update_proxy(proxy.url, None, headers)
+        return await handler(request)
+
+    return send
+
+
+async def _is_proxied(url: URL) -> bool:
+    host = url.host or ""
+    if is_loopback(host):
+        return False
+    # On macOS and Windows this may ask the system, and the system the network.
+    return not await asyncio.to_thread(urllib.request.proxy_bypass, f"{host}:{url.port}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, by its name or address."""
+    name = host.lower().strip("[]").rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _named(client: aiohttp.ClientSession) -> dict[str, str]:
+    """The `User-Agent`, where a client session has none: Cloudflare refuses some of those that libraries send."""
+    return {} if "User-Agent" in client.headers else {"User-Agent": user_agent()}
+
+
+def time_limits(given: object) -> aiohttp.ClientTimeout:
+    """The time limits of one request: as they are given, or from seconds for all of it.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: It is not above 0, or infinite.
+    """
+    if isinstance(given, aiohttp.ClientTimeout):
+        return given
+    allowed = "seconds > 0, or an aiohttp.ClientTimeout"
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=given)
+    if not 0 < given < math.inf:
+        raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=given)
+    return aiohttp.ClientTimeout(total=given, sock_connect=min(given, CONNECT), sock_read=min(given, SILENCE))
 
 
 def user_agent() -> str:
@@ -237,7 +463,7 @@ def user_agent() -> str:
         return "piapi_async"
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, Exception | None]:
+async def _read(response: aiohttp.ClientResponse, *, limit: Limit | None) -> tuple[bytes, Exception | None]:
     """An answer's body, or what came of it before it broke off, with what broke it off."""
     body = bytearray()
     try:
@@ -250,30 +476,54 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, Exception | No
                 )
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return bytes(body), error
+    except asyncio.CancelledError:
+        if limit is None or not limit.is_up():
+            raise
+        return bytes(body), TimeoutError()
     return bytes(body), None
 
 
 @contextmanager
-def _translated(url: str, *, body: Body | None) -> Iterator[None]:
+def _translated(call: Call | str, *, body: Body | None) -> Iterator[None]:
+    url, secrets = (call, ()) if isinstance(call, str) else (call.url, _secrets(call))
     try:
         yield
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if isinstance(error, errors.PiAPIError):
             raise
-        _forget_key(error)
-        raise translate(error, url=url, unsent=body is not None and not body.begun) from error
+        _forget(error, secrets=secrets)
+        unsent = body is not None and not body.handed_over
+        partly = body is not None and body.begun
+        raise translate(error, url=url, unsent=unsent, partly=partly, secrets=secrets) from error
 
 
-def _forget_key(error: Exception) -> None:
-    """Take the API key out of an aiohttp error that carries the request's headers, and shows them in its `repr`."""
+def _secrets(call: Call) -> tuple[str, ...]:
+    return (call.api_key, *call.secrets)
+
+
+def _forget(error: BaseException, *, secrets: Collection[str]) -> None:
+    """Take out of aiohttp's errors what is large or secret: its frames, whose variables are headers and bodies.
+
+    The messages of a malformed answer hold all of it, and error reporters send local variables along.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, aiohttp.ClientResponseError):
+        error.__cause__ = error.__context__ = None  # the parser's, with the same words
         headers = error.request_info.headers.copy()
         headers.popall("X-API-Key", None)
         error.request_info = error.request_info._replace(headers=type(error.request_info.headers)(headers))
         error.args = (error.request_info, error.history)
+        error.message = told(error.message, secrets=secrets)
 
 
-def translate(error: Exception, *, url: str, unsent: bool) -> errors.TransportError:
+def translate(
+    error: Exception, *, url: str, unsent: bool, partly: bool = False, secrets: Collection[str] = ()
+) -> errors.TransportError:
     """Our error for one of aiohttp's.
 
     Args:
@@ -281,18 +531,23 @@ def translate(error: Exception, *, url: str, unsent: bool) -> errors.TransportEr
 
         url: Where the request went; only its host is told.
 
-        unsent: Whether it is certain that the request did not begin to be sent.
+        unsent: Whether it is certain that the request was not sent to its last byte.
+
+        partly: Whether a part of it was.
+
+        secrets: Texts that must not appear in the message.
     """
     host = urlsplit(url).hostname
+    if unsent and partly:
+        cause = error.__cause__ or error  # aiohttp's own words come with all that it knows of the connection
+        words = told(str(cause) or type(cause).__name__, secrets=secrets)
+        return errors.ConnectError(f"the request to {host} broke off before all of it was sent: {words}")
+    words = told(str(error) or type(error).__name__, secrets=secrets)
     connecting = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
     if unsent or isinstance(error, connecting):
-        return errors.ConnectError(f"cannot connect to {host}: {_words(error)}; nothing was sent")
+        return errors.ConnectError(f"cannot connect to {host}: {words}; nothing was sent")
     if isinstance(error, TimeoutError):
-        return errors.RequestTimeoutError(f"no answer from {host} in time: {_words(error)}")
+        return errors.RequestTimeoutError(f"no answer from {host} in time: {words}")
     if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
-        return errors.ConnectionLostError(f"lost the connection to {host}: {_words(error)}")
-    return errors.TransportError(f"no usable HTTP answer from {host}: {_words(error)}")
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return errors.ConnectionLostError(f"lost the connection to {host}: {words}")
+    return errors.TransportError(f"no usable HTTP answer from {host}: {words}")

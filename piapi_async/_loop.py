@@ -1,11 +1,15 @@
-"""Two things asyncio leaves to its users: state that belongs to one event loop, and work that outlasts a cancel."""
+"""What asyncio leaves to its users: state of one event loop, work that outlasts a cancel, limits that read first."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
+
+READ_FIRST = 0.5
+"""Seconds after a time limit in which what has arrived meanwhile is still read."""
 
 
 class PerLoop(Generic[T]):
@@ -27,6 +31,126 @@ class PerLoop(Generic[T]):
         return self._values[loop]
 
 
+class Lasting(asyncio.Task[T]):
+    """A task that takes a cancel as a time limit while it must not be broken off.
+
+    `asyncio.run` cancels every task at its end, in any order, those of libraries included, and then waits for them. A
+    request that is paid for must not be broken off by it, so shielding the task that waits for the answer is not
+    enough: the task that reads it has to hold out as well.
+
+    Args:
+        work: What it does.
+
+        holds: Asked at each cancel whether it must not be broken off at this moment; if not, it is cancelled as any.
+
+        seconds: How long the work under a `Limit` may still take after a cancel; what comes after it is brief, and
+            comes to its end.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], *, holds: Callable[[], bool], seconds: float) -> None:
+        self._holds = holds
+        self._seconds = seconds
+        self.limit: Limit | None = None
+        super().__init__(work, loop=asyncio.get_running_loop())
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel it, or shorten its limit where it must not be broken off."""
+        if not self._holds():
+            return super().cancel(msg)
+        if self.limit is not None:
+            self.limit.shorten(self._seconds)
+        return False
+
+    def break_off(self) -> None:
+        """Cancel it in any case."""
+        super().cancel()
+
+
+class Limit:
+    """A time limit for the current task, as `asyncio.timeout`, that reads what has arrived before it is believed.
+
+    Where something held up the event loop, a timer is due before the loop had a turn to read an answer that has been
+    in the socket for long. So the time is up only `READ_FIRST` seconds after the limit.
+
+    Args:
+        seconds: How long the block may take, `None` for no limit.
+
+    Raises:
+        TimeoutError: At the end of the block, the time was up.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        if isinstance(task, Lasting):
+            task.limit = self
+        if self._seconds is not None:
+            self.shorten(self._seconds)
+        return self
+
+    def shorten(self, seconds: float) -> None:
+        """End the block in so many seconds from now, unless it ends sooner."""
+        loop = self._task.get_loop()
+        when = loop.time() + seconds
+        if self._timer is None or when < self._timer.when():
+            self._stop()
+            self._timer = loop.call_at(when, self._due)
+
+    def is_up(self) -> bool:
+        """Whether the cancel that was caught inside the block is this limit's; it is undone then."""
+        is_up, self._is_over = self._is_over, False
+        if is_up:
+            self._task.uncancel()
+        return is_up
+
+    def _due(self) -> None:
+        self._timer = self._task.get_loop().call_later(READ_FIRST, self._over)
+
+    def _over(self) -> None:
+        self._is_over = True
+        break_off(self._task)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+        if isinstance(self._task, Lasting):
+            self._task.limit = None
+        if self._is_over and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:
+            raise TimeoutError from error
+
+
+def break_off(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task, also one that holds out against a cancel."""
+    if isinstance(task, Lasting):
+        task.break_off()
+    else:
+        task.cancel()
+
+
+async def to_the_end(task: "asyncio.Task[T]") -> T:
+    """What a task gives, which is waited for also while the waiting is cancelled; the cancel is raised afterwards."""
+    cancel: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancel = error
+    if cancel is not None:
+        raise cancel
+    return task.result()
+
+
 async def outlast(task: "asyncio.Task[Any]", *, seconds: float) -> None:
     """Wait for a task that must not be broken off, also while being cancelled again, but no longer than that.
 
@@ -41,6 +165,6 @@ async def outlast(task: "asyncio.Task[Any]", *, seconds: float) -> None:
         except asyncio.CancelledError:  # the first cancel is being obeyed already, in bounded time
             continue
     if not task.done():
-        task.cancel()
+        break_off(task)
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=1.0)

@@ -82,6 +82,8 @@ class Reconciler:
         tasks: dict[str, str] = {}
         reasons: dict[str, str] = {}
         ripe = {row.key: self.is_ripe(row) for row in rows}
+        # The ledger's times are by this machine's clock, what the service lists is by its own.
+        rows = [attrs.evolve(row, since=_time(row) + self.session.clock_offset) for row in rows]
         for cluster in clusters(rows):
             try:
                 found = await self._settle(cluster, ripe=ripe)

@@ -1,6 +1,28 @@
 """Words from anywhere, made fit to be shown to people."""
 
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+
+
+class Secret(str):
+    """A text that `repr` does not show, so that no traceback with local variables can ship it.
+
+    Error reporters, debuggers and test runners take the `repr` of what stands in a frame. It is a `str` in everything
+    else: `str()` and formatting give the text itself.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+def masked(value: T) -> T:
+    """A `Secret` in place of a `str`; anything else is given back, to be refused by whoever checks it."""
+    return cast("T", Secret(value)) if isinstance(value, str) else value
 
 
 def one_line(text: str) -> str:

@@ -71,7 +71,8 @@ class TaskHandle:
             ValueError: `timeout` is negative.
         """
         if self._info is None or not self._info.is_terminal:
-            return outcome_of(await self._watch(_is_over, timeout=timeout, polling=polling))
+            with self._api.under_way.waiting(self._task_id):
+                return outcome_of(await self._watch(_is_over, timeout=timeout, polling=polling))
         return outcome_of(self._info)
 
     async def refresh(self) -> TaskInfo:
@@ -113,7 +114,8 @@ class TaskHandle:
         info = self._info or await self.refresh()
         yield info
         while not info.is_terminal:
-            info = await self._watch(info.__ne__, timeout=timeout, polling=polling)
+            with self._api.under_way.waiting(self._task_id):
+                info = await self._watch(info.__ne__, timeout=timeout, polling=polling)
             yield info
 
     async def cancel(self) -> TaskInfo:

@@ -9,12 +9,12 @@ from typing import Literal, Self
 
 import aiohttp
 
-from piapi_async import _arguments, _checks, _naming, _sources, errors, events, files
+from piapi_async import _arguments, _naming, _sources, _text, errors, events, files
 from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
 from piapi_async._gate import Place
-from piapi_async._http import DEFAULT_TIMEOUT, Transport
+from piapi_async._http import DEFAULT_TIMEOUT, Transport, time_limits
 from piapi_async._uploads import Uploads
 from piapi_async.account import Account
 from piapi_async.flux import ImageSource
@@ -43,10 +43,19 @@ class Session:
         upload_url: Where its upload is; by default the environment variable `PIAPI_UPLOAD_URL`, else the real one for
             the real service, and `base_url` for any other, so that no key goes where it does not belong.
 
-        http: An aiohttp session of your own to use, in its own event loop; it is never closed here. A middleware of
-            its that repeats requests would pay twice.
+        http: An aiohttp session of your own to use, in its own event loop; it is never closed here. Its proxies,
+            certificates (`TCPConnector(ssl=...)`) and cookies hold, its time limits do not. A middleware of its that
+            repeats requests would pay twice.
 
-        timeout: Time limits of one request: 120 s in all and 10 s to connect by default.
+        trust_env: Whether the proxies of the environment are used: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, but for
+            the hosts in `NO_PROXY` and this machine itself. `~/.netrc` is never read. A certificate authority of your
+            own is told to Python by `SSL_CERT_FILE`, or given with `http`.
+
+        allow_http: Whether `base_url` and `upload_url` may be plain `http://` URLs of public hosts, to which the key
+            would travel unencrypted.
+
+        timeout: Time limits of one request: seconds > 0 in all, or an `aiohttp.ClientTimeout`; 120 s in all and 10 s
+            to connect by default.
 
         retry: How submits, single looks, cancels and downloads are tried again.
 
@@ -73,7 +82,7 @@ class Session:
 
         max_pixels: The most pixels of a local picture: a larger one is scaled down, which needs Pillow.
 
-        observers: Called with every event (`piapi_async.events`).
+        observers: Plain functions that are called with every event (`piapi_async.events`).
 
     Raises:
         ConfigurationError: There is no key, a URL is bad, arguments contradict each other, or Pillow is missing.
@@ -88,7 +97,9 @@ class Session:
         base_url: str | None = None,
         upload_url: str | None = None,
         http: aiohttp.ClientSession | None = None,
-        timeout: aiohttp.ClientTimeout = DEFAULT_TIMEOUT,
+        trust_env: bool = True,
+        allow_http: bool = False,
+        timeout: aiohttp.ClientTimeout | float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         polling: Polling | None = None,
         governor: Governor | None = None,
@@ -101,28 +112,28 @@ class Session:
         max_pixels: int | None = None,
         observers: Iterable[events.Observer] = (),
     ) -> None:
+        api_key = _text.masked(api_key)  # first of all: a traceback with local variables would show it
         _arguments.kind("http", http, aiohttp.ClientSession | None)
-        _arguments.kind("timeout", timeout, aiohttp.ClientTimeout)
         _arguments.kind("retry", retry, RetryPolicy | None)
         _arguments.kind("polling", polling, Polling | None)
         _arguments.kind("governor", governor, Governor | None)
         _arguments.kind("prices", prices, PriceList)
-        if callable(observers):
-            raise _checks.refuse(TypeError, name="observers", allowed="a list of observers", value=observers)
-        self._transport = Transport(http=http, timeout=timeout)
+        clock = Clock()
+        limits = time_limits(timeout)
+        self._transport = Transport(http=http, timeout=limits, trust_env=trust_env, clock=clock)
         self._polling = polling or Polling()
-        url = _arguments.base_url(base_url)
+        url = _arguments.base_url(base_url, allow_http=allow_http)
         self._api = Api(
             api_key=_arguments.api_key(api_key),
             base_url=url,
-            upload_url=_arguments.upload_url(upload_url, base_url=url),
+            upload_url=_arguments.upload_url(upload_url, base_url=url, allow_http=allow_http),
             transport=self._transport,
             retry=retry or RetryPolicy(),
             governor=_arguments.governor(governor, max_in_flight=max_in_flight),
             budget=Budget(prices=prices, limit=_arguments.points(max_spend_usd)),
-            clock=Clock(),
+            clock=clock,
             on_cancel=_arguments.on_cancel(on_cancel),
-            announce=events.Announcer(observers),
+            announce=events.Announcer(_arguments.observers(observers)),
         )
         self._rules = _arguments.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
         self._uploads = Uploads(self._api, rules=self._rules)
@@ -291,6 +302,11 @@ class Session:
         return self._api.budget.prices
 
     @property
+    def clock_offset(self) -> float:
+        """Seconds by which the service's clock is ahead of this machine's, by the `Date` of its answers; 0 at first."""
+        return self._api.clock.offset
+
+    @property
     def spent(self) -> float:
         """What the tasks submitted here cost, in US dollars.
 
@@ -381,11 +397,20 @@ class Session:
         return await self._downloads.of_task(info, Path(directory), naming=naming, sidecar=sidecar, request=request)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; a second call does nothing. Tasks in flight go on."""
-        await self._transport.aclose()
+        """Close the connections of this event loop; a second call does nothing. Tasks in flight go on.
+
+        A submit under way is waited for, as after a cancel: for 10 s at most. Its task, as any that is still waited
+        for, is named by an event and in the log, and cancelled with `on_cancel="cancel"`; those who wait get a
+        `ConfigurationError` that names the task. A submit that has not begun to be sent is not sent.
+        """
+        try:
+            await self._api.settle()
+        finally:
+            await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
         self._transport.reopen()
+        self._api.under_way.reopen()
         return self
 
     async def __aexit__(

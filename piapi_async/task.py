@@ -118,7 +118,7 @@ class TaskRequest:
         return prices.estimate(self)
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class WebhookConfig:
     """Where the service reports the task, besides being asked.
 
@@ -136,6 +136,11 @@ class WebhookConfig:
     secret: str = attrs.field(
         default="", kw_only=True, repr=False, validator=_checks.instance_of(str, allowed="a string")
     )
+
+    def __init__(self, endpoint: str, *, secret: str = "") -> None:
+        # Masked first of all: a traceback with local variables would show it.
+        secret = _text.masked(secret)
+        self.__attrs_init__(endpoint, secret=secret)  # pyright: ignore[reportAttributeAccessIssue] - made by attrs
 
 
 @attrs.frozen

@@ -119,9 +119,7 @@ async def test_pause_beyond_the_policys_time_is_not_sat_out() -> None:
             assert loop.time() - begun == pytest.approx(600, abs=1)
 
 
-@pytest.mark.parametrize(
-    ("moment", "begun"), [("on_request_start", False), ("on_request_chunk_sent", True), ("on_request_end", True)]
-)
+@pytest.mark.parametrize(("moment", "begun"), [("on_request_start", False), ("on_request_end", True)])
 async def test_mistake_in_a_borrowed_sessions_trace_is_told_as_what_it_means(moment: str, *, begun: bool) -> None:
     """A foreign error after the POST began leaves a doubt, with the error behind it; before, it passes as it is."""
     log, trace = EventLog(), aiohttp.TraceConfig()

@@ -8,6 +8,7 @@ import tracemalloc
 import weakref
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -252,8 +253,6 @@ def test_key_or_url_that_is_no_text_is_refused(given: dict[str, Any]) -> None:
     ("name", "value"),
     [
         ("http", "http://h"),
-        ("timeout", 30),
-        ("timeout", None),
         ("retry", 3),
         ("polling", 2.5),
         ("governor", 8),
@@ -270,6 +269,58 @@ def test_argument_of_the_wrong_type_is_refused(name: str, value: Any) -> None:
     assert str(caught.value).endswith(f"got {value!r}")
 
 
+@pytest.mark.parametrize("name", ["base_url", "upload_url"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://api.piapi.ai", "HTTP://api.piapi.ai", "http://example.com:8080/x", "http://8.8.8.8", "http://[2600::1]"],
+)
+def test_a_key_is_not_sent_unencrypted_unless_that_is_asked_for(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain `http://` URL of a public host is refused before anything is sent, wherever it comes from."""
+    with pytest.raises(ConfigurationError, match=rf"^{name} .* unencrypted; .*allow_http=True"):
+        Session("k", **{name: url})
+    assert Session("k", allow_http=True, **{name: url})
+    monkeypatch.setenv(f"PIAPI_{name.upper()}", url)
+    with pytest.raises(ConfigurationError, match="unencrypted"):
+        Session("k")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_told"),
+    [
+        ("http://localhost:8080", False),
+        ("http://127.0.0.2", False),
+        ("http://[::1]:8080", False),
+        ("https://example.com", False),
+        ("http://emulator:8000", True),
+        ("http://api.internal", True),
+        ("http://piapi.local.", True),
+        ("http://10.0.0.5", True),
+        ("http://192.168.1.5", True),
+        ("http://[fd00::1]", True),
+    ],
+)
+def test_a_network_of_ones_own_may_do_without_encryption(
+    url: str, caplog: pytest.LogCaptureFixture, *, is_told: bool
+) -> None:
+    """What cannot be a public host is used, with a warning unless it is this machine; so containers find each other."""
+    assert Session("k", base_url=url)
+    assert ("unencrypted" in caplog.text) is is_told
+
+
+@pytest.mark.parametrize(("value", "kind"), [("30", TypeError), (None, TypeError), (True, TypeError)])
+def test_a_time_limit_is_seconds_or_aiohttps(value: Any, kind: type[Exception]) -> None:
+    """`timeout=30` means seconds; what is neither a number above 0 nor aiohttp's is refused with its value."""
+    with pytest.raises(kind, match=r"^timeout must be seconds > 0, or an aiohttp.ClientTimeout, got "):
+        Session("k", timeout=value)
+    for number in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="seconds > 0"):
+            Session("k", timeout=number)
+    for number in (1, 0.5, 300, aiohttp.ClientTimeout()):
+        assert Session("k", timeout=number)
+
+
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_limit_that_no_picture_keeps_is_refused(value: int) -> None:
     """Bytes below one are refused when the session is made, not with the first picture."""
@@ -279,8 +330,46 @@ def test_a_limit_that_no_picture_keeps_is_refused(value: int) -> None:
 
 def test_one_observer_alone_is_refused() -> None:
     """An observer in place of a list of them would be silent, where it is a list itself; it is refused."""
-    with pytest.raises(TypeError, match=r"^observers must be a list of observers"):
+    with pytest.raises(TypeError, match=r"^observers must be a list of plain functions"):
         Session("k", observers=EventLog())
+
+
+async def _told(event: events.Event) -> None:
+    """Never awaited."""
+
+
+async def _tells(event: events.Event) -> Any:
+    yield event
+
+
+class _Called:
+    async def __call__(self, event: events.Event) -> None:
+        """Never awaited."""
+
+
+@pytest.mark.parametrize("observer", [5, "log", None, _told, _tells, _Called(), partial(_told)])
+def test_an_observer_is_a_plain_function(observer: Any) -> None:
+    """What cannot be called, or what would have to be awaited, is refused in one sentence, with what it is."""
+    with pytest.raises(TypeError, match=r"^observers must be a list of plain functions that take one event, got"):
+        Session("k", observers=[print, observer])
+    with pytest.raises(TypeError, match=r"^observers must be a list of plain functions"):
+        Session("k", observers=observer)
+
+
+def test_observers_of_any_kind_and_number() -> None:
+    """Functions, methods, partial functions and objects that can be called are observers; an iterator is read once."""
+    seen: list[events.Event] = []
+    for observers in ([seen.append, EventLog(), partial(print), lambda _: None], iter([print]), (), {print}):
+        assert Session("k", observers=observers)
+
+
+@pytest.mark.parametrize("kind", [Img2Img, TaskRequest])
+async def test_a_class_in_place_of_a_request_is_told_as_such(kind: Any) -> None:
+    """`submit(Img2Img)` says that it wants an instance."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(TypeError, match=rf"request must be an instance, such as {kind.__name__}\(.*not the class"):
+            await session.submit(kind)
+        assert server.received == []
 
 
 async def test_what_is_no_request_is_refused_before_anything_is_sent() -> None:
