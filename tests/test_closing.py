@@ -282,8 +282,7 @@ async def test_leaving_does_not_wait_for_a_journal_that_hangs() -> None:
         begun = loop.time()
         await session.aclose()
         assert loop.time() - begun == pytest.approx(10, abs=1.5)
-        with pytest.raises(asyncio.CancelledError):
-            await submitting
+        assert (await submitting).task_id == "t-1"  # what the service said counts, not the record of it
 
 
 async def test_leaving_holds_out_against_a_cancel() -> None:

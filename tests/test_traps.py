@@ -132,7 +132,7 @@ async def test_cancelled_post_without_an_answer_is_in_doubt() -> None:
     log = EventLog()
     async with RawServer(stall) as server:
         async with Session("k", base_url=server.url, observers=[log]) as session:
-            assert await cancel(session.submit(BEAR), after=1) == pytest.approx(10.0, abs=0.2)
+            assert 9.0 <= await cancel(session.submit(BEAR), after=1) <= 10.2
             await quiet(server)
     (told,) = log.of(events.SubmissionInDoubt)
     assert "may be billed" in str(told)
