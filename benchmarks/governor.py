@@ -34,11 +34,11 @@ HEAD = """\
 
 
 class NoGovernor(Governor):
-    """Each request passes a gate of its own, and nothing is learned."""
+    """Each request has a queue of its own, and nothing is learned."""
 
-    def turn(self, kind: Any = "look", **options: Any) -> Any:
-        """A turn at a gate that nobody else passes."""
-        return Governor().turn(kind, patience=options["patience"])
+    def turn(self, kind: Any = "poll", **options: Any) -> Any:
+        """A permit of a queue that nobody else uses."""
+        return Governor().turn(kind, max_wait=options["max_wait"])
 
 
 @attrs.frozen(kw_only=True)

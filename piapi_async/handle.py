@@ -144,7 +144,8 @@ class TaskHandle:
         )
         self._waiters += 1
         try:
-            info = await watch.run()
+            with self._api.governor.watching(self._task_id):
+                info = await watch.run()
         except asyncio.CancelledError:
             if self._waiters == 1:
                 await self._api.abandon(self._task_id)

@@ -1,14 +1,14 @@
-"""`Governor`: one gate for everybody, a pace that is kept and learned, and a cap on tasks in flight."""
+"""`Governor`: pauses for everybody, a rate that is kept and learned, and a limit on tasks in flight."""
 
 import asyncio
 import math
-import random
 import re
 import selectors
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import Account, Governor, PiAPIError, events
-from piapi_async._allowance import PAUSE_UNSAID, Kind
-from piapi_async._gate import UNDER_WAY, Turn
+from piapi_async._gate import MAX_UNDER_WAY, Permit
+from piapi_async._pace import DEFAULT_PAUSE_SECONDS, Kind
+from piapi_async._slots import Slot
 from piapi_async.errors import RateLimitError
+from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import EventLog, run_in_virtual_time
 
 T = TypeVar("T")
@@ -29,9 +31,9 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def passed(governor: Governor, *, begun: float, patience: float = math.inf) -> int:
+async def passed(governor: Governor, *, begun: float, max_wait: float = math.inf) -> int:
     """Pass the gate, and tell at which second."""
-    async with governor.turn(patience=patience):
+    async with governor.turn(max_wait=max_wait):
         return round(now() - begun)
 
 
@@ -63,40 +65,40 @@ async def test_the_longer_pause_stays(first: float, second: float | None) -> Non
     await asyncio.sleep(1)
     governor.pause(second)
     late = asyncio.create_task(passed(governor, begun=begun))
-    expected = max(first, 1 + (PAUSE_UNSAID if second is None else second))
+    expected = max(first, 1 + (DEFAULT_PAUSE_SECONDS if second is None else second))
     assert set(await asyncio.gather(waiting, late)) == {expected}
     assert await passed(governor, begun=begun) == expected
 
 
 async def test_a_pause_that_does_not_say_how_long() -> None:
-    """A 429 without a time closes the gate for `PAUSE_UNSAID`; one with 0 does not close it."""
+    """A 429 without a time closes the gate for `DEFAULT_PAUSE_SECONDS`; one with 0 does not close it."""
     governor, begun = Governor(), now()
     governor.pause(0)
     assert await passed(governor, begun=begun) == 0
     governor.pause(None)
-    assert await passed(governor, begun=begun) == PAUSE_UNSAID == 1
+    assert await passed(governor, begun=begun) == DEFAULT_PAUSE_SECONDS == 1
 
 
 async def test_a_gate_that_stays_closed_too_long_is_an_error_at_once() -> None:
-    """Who has less patience than the gate stays closed is told at once how long it is; who has more waits."""
+    """Who has less max_wait than the gate stays closed is told at once how long it is; who has more waits."""
     governor, begun = Governor(), now()
     governor.pause(30)
     with pytest.raises(RateLimitError, match=r"^PiAPI asked for a pause that lasts 30 s more$") as caught:
-        async with governor.turn(patience=29):
+        async with governor.turn(max_wait=29):
             pytest.fail("the gate is closed")
     assert caught.value.retry_after == pytest.approx(30, abs=0.5)
     assert caught.value.safe_to_resubmit is True
     assert now() - begun < 0.5
-    async with governor.turn(patience=30):
+    async with governor.turn(max_wait=30):
         pass
     assert now() - begun == pytest.approx(30, abs=0.5)
 
 
-async def test_a_pause_that_grows_beyond_the_patience_ends_the_waiting() -> None:
-    """Who waits already is told at once when the gate closes for longer than the patience; who has more waits on."""
+async def test_a_pause_that_grows_beyond_the_max_wait_ends_the_waiting() -> None:
+    """Who waits already is told at once when the gate closes for longer than the max_wait; who has more waits on."""
     governor, begun = Governor(), now()
     governor.pause(10)
-    waits = [asyncio.create_task(passed(governor, begun=begun, patience=patience)) for patience in (20, 20, 200)]
+    waits = [asyncio.create_task(passed(governor, begun=begun, max_wait=max_wait)) for max_wait in (20, 20, 200)]
     await asyncio.sleep(5)
     governor.pause(100)
     for waiting in waits[:2]:
@@ -110,7 +112,7 @@ async def test_a_waiter_that_is_sent_away_and_cancelled_at_once_is_gone_once() -
     """Told that the pause is too long in the moment in which it is cancelled, a waiter is counted out once."""
     governor = Governor()
     governor.pause(10)
-    waits = [asyncio.create_task(passed(governor, begun=0, patience=patience)) for patience in (20, 200)]
+    waits = [asyncio.create_task(passed(governor, begun=0, max_wait=max_wait)) for max_wait in (20, 200)]
     await asyncio.sleep(1)
     governor.pause(100)
     waits[0].cancel()
@@ -197,7 +199,7 @@ async def test_places_are_given_in_order_of_arrival() -> None:
     async def fly(number: int) -> None:
         async with governor.slot():
             order.append(number)
-            await asyncio.sleep(random.random())
+            await asyncio.sleep(Random().random())
 
     await asyncio.gather(*map(fly, range(20)))
     assert order == list(range(20))
@@ -306,7 +308,7 @@ def test_a_bad_limit_is_refused(given_: Any, error: type[Exception], words: str)
 # The pace that was told.
 
 
-async def served(governor: Governor, kind: Kind = "look", *, seconds: float = 0.0, **options: Any) -> float:
+async def served(governor: Governor, kind: Kind = "poll", *, seconds: float = 0.0, **options: Any) -> float:
     """Hold a turn for so long; when it was let go."""
     async with governor.turn(kind, **options):
         time = now()
@@ -317,7 +319,7 @@ async def served(governor: Governor, kind: Kind = "look", *, seconds: float = 0.
 ARRIVALS = st.lists(
     st.tuples(
         st.floats(0, 20),
-        st.sampled_from(["submit", "look"]),
+        st.sampled_from(["submit", "poll"]),
         st.none() | st.floats(0, 10),
         st.none() | st.floats(0, 5),
         st.floats(0, 2),
@@ -410,9 +412,9 @@ async def test_submits_and_looks_take_turns() -> None:
         await served(governor, kind)
         order.append(kind)
 
-    await asyncio.gather(*(ask("submit") for _ in range(12)), *(ask("look") for _ in range(12)))
-    assert order[:9] == ["submit", "submit", "look"] * 3
-    assert order[18:] == ["look"] * 6
+    await asyncio.gather(*(ask("submit") for _ in range(12)), *(ask("poll") for _ in range(12)))
+    assert order[:9] == ["submit", "submit", "poll"] * 3
+    assert order[18:] == ["poll"] * 6
 
 
 async def test_urgent_looks_go_first_and_nobody_starves() -> None:
@@ -421,7 +423,7 @@ async def test_urgent_looks_go_first_and_nobody_starves() -> None:
 
     async def ask(name: str, after: float, urgency: float) -> None:
         await asyncio.sleep(after)
-        await served(governor, urgency=lambda: urgency)
+        await served(governor, priority=lambda: urgency)
         order.append(name)
 
     first = [ask("at once", 0, 0), ask("a", 0.1, 0), ask("b", 0.2, 0), ask("urgent", 0.3, 5), ask("more so", 0.4, 9)]
@@ -464,7 +466,7 @@ async def test_a_turn_that_comes_in_the_moment_of_the_cancel_goes_to_the_next() 
     """Cancelled after it was let go and before it could go, a request gives its turn, and its place, back."""
     governor = Governor(requests_per_second=1000, burst=500)
     async with governor.slot() as place, AsyncExitStack() as others:
-        for _ in range(UNDER_WAY - 1):
+        for _ in range(MAX_UNDER_WAY - 1):
             await others.enter_async_context(governor.turn())
         last = governor.turn()
         await last.__aenter__()
@@ -575,6 +577,8 @@ class Server:
         lag: Seconds until an answer comes, on average.
 
         says: Whether it says how long to wait.
+
+        random: Which part of all requests it refuses whatever their rate.
     """
 
     def __init__(
@@ -584,32 +588,40 @@ class Server:
         cap: float = math.inf,
         lag: float = 0.2,
         says: bool = True,
+        random: float = 0.0,
     ) -> None:
-        self.limits, self.cap, self.lag, self.says = limits, cap, lag, says
-        self.chance = random.Random(7)
-        self.alive = 0
+        self.limits, self.cap, self.lag, self.says, self.random = limits, cap, lag, says, random
+        self.chance = Random(7)
+        self.alive = self.tasks = 0
         self.log: list[tuple[float, bool]] = []
 
-    async def ask(self, turn: Turn) -> None:
+    async def ask(self, permit: Permit) -> None:
         """One request."""
-        async with turn:
+        async with permit:
             await asyncio.sleep(self.lag * self.chance.uniform(0.2, 0.8))
-            wait = self.limits.get(turn.kind, self.limits.get("all", lambda _now: 0.0))(now())
-            is_over = wait == 0 and turn.kind == "submit" and self.alive >= self.cap
+            wait = self.limits.get(permit.kind, self.limits.get("all", lambda _now: 0.0))(now())
+            if self.chance.random() < self.random:
+                wait = 0.5
+            is_over = wait == 0 and permit.kind == "submit" and self.alive >= self.cap
             self.log.append((now(), wait > 0 or is_over))
-            self.alive += turn.kind == "submit" and wait == 0 and not is_over
+            self.alive += permit.kind == "submit" and wait == 0 and not is_over
             await asyncio.sleep(self.lag * self.chance.uniform(0.2, 0.8))
             if wait > 0 or is_over:
                 pause = 12.0 if is_over else float(max(1, math.ceil(wait)))
                 raise RateLimitError("slow down", retry_after=pause if self.says else None)
+            if permit.slot is not None:
+                self.tasks += 1
+                permit.slot.accepted(TaskInfo(task_id=str(self.tasks), status=TaskStatus.PENDING))
 
     async def run(self, governor: Governor) -> None:
         """One task, from its submit, repeated until it is accepted, to the look that sees its end."""
-        async with governor.slot() as place:
-            turn = governor.turn("submit", place=place)
-            while not place.is_accepted:
+        async with governor.slot() as slot:
+            submit = governor.turn("submit", slot=slot)
+            while slot.task_id is None:
                 with suppress(RateLimitError):
-                    await self.ask(turn)
+                    await self.ask(submit)
+        task_id = slot.task_id
+        with governor.watching(task_id):
             end, pause = now() + self.chance.uniform(4, 12), 1.0
             asyncio.get_running_loop().call_at(end, self.over)
             is_seen = False
@@ -620,6 +632,7 @@ class Server:
                 with suppress(RateLimitError):
                     await self.ask(governor.turn())
                     is_seen = is_over
+        governor.seen(TaskInfo(task_id=task_id, status=TaskStatus.COMPLETED))
 
     def over(self) -> None:
         """A task ends."""
@@ -681,7 +694,7 @@ def test_a_rate_that_nobody_told_is_found(server: Callable[[], Server], rate: fl
 
 def test_a_limit_on_submits_does_not_slow_the_looks_down() -> None:
     """A server that bears 5 submits a second, and 50 looks, gets about that."""
-    limited, governor = Server({"submit": bucket(5, 5), "look": bucket(50, 50)}), Governor()
+    limited, governor = Server({"submit": bucket(5, 5), "poll": bucket(50, 50)}), Governor()
 
     async def everything() -> float:
         begun = now()
