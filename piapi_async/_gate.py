@@ -151,6 +151,7 @@ class RequestQueue:
             is_accepted = not isinstance(error, asyncio.CancelledError | TransportError)
             self._limits.answered(permit.sent, is_accepted=is_accepted)
             if error is None and permit.slot is not None:
+                self._slots.count(permit.slot)
                 self._limits.concurrency.accepted(self._slots.accepted_tasks, now=self.now())
         self.pump()
 

@@ -238,7 +238,8 @@ class AdaptiveConcurrency:
         Returns:
             Whether this confirmed the limit.
         """
-        self._suspected = min(tasks, self._suspected) if self._in_a_row else tasks
+        if self._in_a_row == 0 or tasks < self._suspected:  # beside fewer it is another suspicion
+            self._in_a_row, self._suspected = 0, tasks
         self._in_a_row += 1
         if self._in_a_row < REFUSALS_IN_A_ROW or self._suspected == 0:
             return False

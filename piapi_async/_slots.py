@@ -43,12 +43,15 @@ class Slot:
 
         is_sent: Whether a submit was sent and not refused.
 
+        is_counted: Whether the task is among those beside which others are accepted or refused.
+
         watchers: How many coroutines wait for the task.
     """
 
     task_id: str | None = None
     is_held: bool = False
     is_sent: bool = False
+    is_counted: bool = False
     watchers: int = 0
     accepted_at: float = 0.0
     polled_at: float = 0.0
@@ -92,6 +95,8 @@ class SlotPool:
 
         in_flight: On how many of them a submit was sent, and not refused.
 
+        accepted_tasks: On how many of them it was accepted, by the answers in the order in which they were dealt with.
+
         on_change: Called when fewer tasks are in flight.
 
         is_blocked: Tells whether submits wait for tasks in flight to end, besides those that wait for a slot.
@@ -104,20 +109,15 @@ class SlotPool:
         self._tasks: dict[str, Slot] = {}
         self._unwatched = 0
         self._poller: asyncio.Task[None] | None = None
-        self.held = self.in_flight = 0
+        self.held = self.in_flight = self.accepted_tasks = 0
         self.on_change: Callable[[], None] = lambda: None
         self.is_blocked: Callable[[], bool] = lambda: False
         if before is not None:
             self._tasks = before._tasks
             for slot in self._tasks.values():
-                slot._pool, slot.watchers = self, 0
+                slot._pool, slot.watchers, slot.is_counted = self, 0, True
                 slot.accepted_at = slot.polled_at = self._loop.time()
-            self.held = self.in_flight = self._unwatched = len(self._tasks)
-
-    @property
-    def accepted_tasks(self) -> int:
-        """How many tasks were accepted and are not seen to be over."""
-        return len(self._tasks)
+            self.held = self.in_flight = self.accepted_tasks = self._unwatched = len(self._tasks)
 
     @property
     def waiting(self) -> int:
@@ -157,6 +157,11 @@ class SlotPool:
         slot.is_sent = True
         self.in_flight += 1
 
+    def count(self, slot: Slot) -> None:
+        """The submit was answered: its task, if it is not over already, counts from now on."""
+        slot.is_counted = slot.task_id is not None
+        self.accepted_tasks += slot.is_counted
+
     def refused(self, slot: Slot) -> None:
         """No task came of the submit, as far as is known."""
         if slot.is_sent and slot.task_id is None:
@@ -192,7 +197,8 @@ class SlotPool:
             slot.task_id = None
         self.refused(slot)
         self.held -= slot.is_held
-        slot.is_held = False
+        self.accepted_tasks -= slot.is_counted
+        slot.is_held = slot.is_counted = False
         self.give()
         self.on_change()
 
