@@ -39,8 +39,10 @@ ISOLATED_AMONG = 10
 """A smaller part is isolated where at least so many others were not refused in that second."""
 
 SINGLE_FALL, MAX_SINGLE_FALLS = 0.85, 3
-"""What is left of a learned rate after a single refusal of requests sent about as fast as it allows; and how often in a
-row. Where that does not help the rate is not the cause."""
+"""What is left of a learned rate after a single refusal of requests sent as fast as it allows; and how often in a row."""
+
+RANDOM_SHARE = 0.1
+"""Where that many falls did not help, and a smaller part than this was refused meanwhile, the rate is not the cause."""
 
 IGNORE_SECONDS = 30.0
 """How long single refusals are ignored then."""
@@ -86,6 +88,8 @@ class AdaptiveRate:
     ceiling: float = math.inf
     slack: float = SLACK_SECONDS
     limit: float = attrs.field(default=math.inf, init=False)
+    _sent_since: int = attrs.field(default=0, init=False)
+    _refused_since: int = attrs.field(default=0, init=False)
     _single_falls: int = attrs.field(default=0, init=False)
     _before_falls: float = attrs.field(default=math.inf, init=False)
     _ignore_until: float = attrs.field(default=-math.inf, init=False)
@@ -111,6 +115,7 @@ class AdaptiveRate:
     def take(self, now: float) -> Sent:
         """Send one request. `opens` must not lie ahead."""
         self._accepted.append(now)
+        self._sent_since += 1
         sent = now, now < self._due + self.slack
         self._step = 1.0 / self.rate(now)
         self._due = max(self._due, now) + self._step
@@ -135,6 +140,7 @@ class AdaptiveRate:
         """A request was refused, for whatever reason."""
         self._forget(sent)
         self._refused.append(sent[0])
+        self._refused_since += 1
 
     @property
     def is_isolated(self) -> bool:
@@ -170,10 +176,10 @@ class AdaptiveRate:
             if now - self._fell_at > self._growth / 3:
                 self._single_falls = 0
             if self._single_falls == 0:
-                self._before_falls = self.rate(now)
+                self._before_falls, self._sent_since, self._refused_since = self.rate(now), 0, 0
             self._single_falls += 1
             self.limit = max(MIN_RATE, SINGLE_FALL * self.rate(now))
-            if self._single_falls > MAX_SINGLE_FALLS:
+            if self._single_falls > MAX_SINGLE_FALLS and self._refused_since < RANDOM_SHARE * self._sent_since:
                 self.limit, self._ignore_until, self._single_falls = self._before_falls, now + IGNORE_SECONDS, 0
                 is_new = False
         else:
