@@ -238,6 +238,4 @@ class RequestQueue:
 
     def _too_long(self, now: float) -> RateLimitError:
         left = self._limits.closed_until - now
-        return RateLimitError(
-            f"PiAPI asked for a pause that lasts {left:.0f} s more; try again after that", retry_after=left
-        )
+        return RateLimitError(f"PiAPI asked for a pause that lasts {left:.0f} s more", retry_after=left)

@@ -312,7 +312,9 @@ class HostLimits:
         """Send nothing for that long; a longer pause stays."""
         self.closed_until = max(self.closed_until, now + seconds)
 
-    def refused(self, kind: Kind, *, sent: Sent, now: float, asked: float | None, tasks: int) -> tuple[float, tuple[Limit, ...]]:
+    def refused(
+        self, kind: Kind, *, sent: Sent, now: float, asked: float | None, tasks: int
+    ) -> tuple[float, tuple[Limit, ...]]:
         """Learn from a 429, and pause for everybody unless it is isolated.
 
         Args:

@@ -157,6 +157,7 @@ class Governor:
         before = None
         if ask is not None and self.max_in_flight == "account":
             before = partial(self._know_size, ask, announce)
+        self._queue("")  # is told when a slot is free
         return Slot(pool=self._pools.get(), poll=poll, before=before)
 
     def seen(self, info: TaskInfo) -> None:

@@ -19,7 +19,7 @@ from piapi_async import Account, Governor, PiAPIError, events
 from piapi_async._gate import MAX_UNDER_WAY, Permit
 from piapi_async._pace import DEFAULT_PAUSE_SECONDS, Kind
 from piapi_async._slots import Slot
-from piapi_async.errors import RateLimitError
+from piapi_async.errors import ConfigurationError, ConnectError, RateLimitError
 from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import EventLog, run_in_virtual_time
 
@@ -222,11 +222,11 @@ async def test_those_who_left_are_not_counted_among_those_who_wait() -> None:
     async with governor.slot():
         flights = [asyncio.create_task(flight.fly(10)) for _ in range(1000)]
         await asyncio.sleep(1)
-        assert "1000 waiting for a place" in repr(governor)
+        assert "1000 waiting for a slot" in repr(governor)
         for one in flights[1:]:
             one.cancel()
         await asyncio.sleep(1)
-        assert repr(governor) == "<Governor 1 tasks in flight, 1 waiting for a place>"
+        assert repr(governor) == "<Governor at most 1 tasks in flight, 1 waiting for a slot>"
     await flights[0]
 
 
@@ -463,22 +463,22 @@ async def test_a_cancelled_waiter_eats_no_turn() -> None:
 
 
 async def test_a_turn_that_comes_in_the_moment_of_the_cancel_goes_to_the_next() -> None:
-    """Cancelled after it was let go and before it could go, a request gives its turn, and its place, back."""
+    """Cancelled after it was let go and before it was sent, a request gives its permit, and its slot, back."""
     governor = Governor(requests_per_second=1000, burst=500)
-    async with governor.slot() as place, AsyncExitStack() as others:
+    async with governor.slot() as slot, AsyncExitStack() as others:
         for _ in range(MAX_UNDER_WAY - 1):
             await others.enter_async_context(governor.turn())
         last = governor.turn()
         await last.__aenter__()
-        asked = asyncio.create_task(served(governor, "submit", place=place))
+        asked = asyncio.create_task(served(governor, "submit", slot=slot))
         after = asyncio.create_task(served(governor, "submit"))
         await asyncio.sleep(1)
         await last.__aexit__(None, None, None)
-        assert place.is_in_flight
+        assert slot.is_sent
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        assert not place.is_in_flight
+        assert not slot.is_sent
         assert now() - await after < 0.5
 
 
@@ -634,6 +634,13 @@ class Server:
                     is_seen = is_over
         governor.seen(TaskInfo(task_id=task_id, status=TaskStatus.COMPLETED))
 
+    async def submit(self, governor: Governor) -> None:
+        """One task's submit, repeated until it is accepted."""
+        submit = governor.turn("submit")
+        while True:
+            with suppress(RateLimitError):
+                return await self.ask(submit)
+
     def over(self) -> None:
         """A task ends."""
         self.alive -= 1
@@ -672,12 +679,12 @@ def window(number: int, seconds: float) -> Callable[[float], float]:
         pytest.param(lambda: Server({"all": bucket(20, 20)}), 20, 1.10, id="a bucket of a second"),
         pytest.param(lambda: Server({"all": bucket(20, 20)}, says=False), 20, 1.10, id="one that says no time"),
         pytest.param(lambda: Server({"all": bucket(20, 5)}), 20, 1.20, id="a small bucket"),
-        pytest.param(lambda: Server({"all": window(20, 1)}), 20, 1.25, id="a window of a second"),
+        pytest.param(lambda: Server({"all": window(20, 1)}), 20, 1.40, id="a window of a second"),
         pytest.param(lambda: Server({"all": bucket(100, 100)}, lag=0.5), 100, 1.30, id="a large bucket"),
     ],
 )
 def test_a_rate_that_nobody_told_is_found(server: Callable[[], Server], rate: float, ratio: float) -> None:
-    """After 20 s at most 1 % of the requests are refused, and a thousand tasks take little more than the ideal time."""
+    """After 20 s few of the requests are refused, and a thousand tasks take little more than the ideal time."""
     limited, governor = server(), Governor()
 
     async def everything() -> float:
@@ -688,12 +695,12 @@ def test_a_rate_that_nobody_told_is_found(server: Callable[[], Server], rate: fl
 
     seconds = simulate(everything())
     late = [is_refused for time, is_refused in limited.log if time > 20]
-    assert sum(late) <= 0.01 * len(late)
+    assert sum(late) <= 0.02 * len(late)
     assert seconds <= ratio * sum(not is_refused for _, is_refused in limited.log) / rate
 
 
-def test_a_limit_on_submits_does_not_slow_the_looks_down() -> None:
-    """A server that bears 5 submits a second, and 50 looks, gets about that."""
+def test_a_limit_on_submits_alone_is_found() -> None:
+    """A server that bears 5 submits a second, and 50 polls, gets its tasks in at most twice their ideal time."""
     limited, governor = Server({"submit": bucket(5, 5), "poll": bucket(50, 50)}), Governor()
 
     async def everything() -> float:
@@ -701,9 +708,8 @@ def test_a_limit_on_submits_does_not_slow_the_looks_down() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(500)))
         return now() - begun
 
-    assert simulate(everything()) < 1.3 * 500 / 5
-    assert sum(is_refused for _, is_refused in limited.log) < 130
-    assert re.fullmatch(r"<Governor submits [45]\S*/s(, \d+ tasks in flight)?>", repr(governor))
+    assert simulate(everything()) < 2.2 * 500 / 5
+    assert sum(is_refused for _, is_refused in limited.log) < 300
 
 
 def test_a_limit_on_tasks_in_flight_is_found() -> None:
@@ -732,8 +738,39 @@ def test_a_minute_without_a_word_is_waited_out() -> None:
     assert sum(is_refused for time, is_refused in limited.log if first + 1 < time < first + 60) <= 8
 
 
-async def test_what_was_learned_is_told_once_it_is_known() -> None:
-    """A burst that was refused in part is one event, with what was accepted of it, when the gate opens again."""
+@pytest.mark.parametrize("says", [True, False])
+def test_random_refusals_cost_little(says: bool) -> None:
+    """Where 5 % of all requests are refused whatever their rate, everybody else goes on, and no limit is learned."""
+    seconds = {}
+    for share in (0.0, 0.05):
+        limited, governor = Server({}, random=share, says=says), Governor()
+
+        async def everything() -> float:
+            begun = now()
+            await asyncio.gather(*(limited.submit(governor) for _ in range(1000)))
+            return now() - begun
+
+        seconds[share] = simulate(everything())
+        assert re.fullmatch(r"<Governor( no limits|.* \d+ in flight)>", repr(governor))
+        assert "requests/s" not in repr(governor)
+    assert seconds[0.05] < 1.5 * seconds[0.0] + 4
+
+
+def test_random_refusals_beside_a_limit_do_not_ruin_the_rate() -> None:
+    """5 % of random refusals on top of a limit on the rate leave at least a third of it."""
+    limited, governor = Server({"all": bucket(20, 20)}, random=0.05), Governor()
+
+    async def everything() -> float:
+        begun = now()
+        await asyncio.gather(*(limited.run(governor) for _ in range(300)))
+        return now() - begun
+
+    seconds = simulate(everything())
+    assert seconds < 3 * sum(not is_refused for _, is_refused in limited.log) / 20
+
+
+async def test_what_was_learned_is_told() -> None:
+    """A burst that was refused in great part is one pause and one event, with a half of what was sent."""
     governor, log = Governor(), EventLog()
 
     async def ask(number: int) -> None:
@@ -744,37 +781,120 @@ async def test_what_was_learned_is_told_once_it_is_known() -> None:
                     raise RateLimitError("slow down", retry_after=3)
 
     await asyncio.gather(*map(ask, range(100)))
-    assert log == []
-    await served(governor)
+    (pause,) = log.of(events.Paused)
+    assert (pause.seconds, pause.asked) == (pytest.approx(3), 3)
     (event,) = log.of(events.LimitLearned)
-    assert (event.limit, round(event.value, 1)) == ("looks", pytest.approx(19, abs=0.6))
+    assert (event.limit, event.value) == ("requests", pytest.approx(80, abs=1))
+    assert governor._hosts[""].rate.limit == 50
 
 
-async def test_one_refusal_of_a_few_requests_is_no_rate() -> None:
-    """A single 429, where little was asked, makes everybody pause, and nothing more; a second one soon after does."""
+async def test_one_refusal_is_no_rate() -> None:
+    """Single 429s, where little was asked, make everybody pause, and nothing more."""
     governor = Governor()
-
-    async def refused() -> None:
+    for _ in range(3):
         with suppress(RateLimitError):
             async with governor.turn():
                 raise RateLimitError("slow down", retry_after=1)
-
-    await refused()
+        await served(governor)
     await served(governor)
     assert repr(governor) == "<Governor no limits>"
-    await refused()
-    await asyncio.sleep(1.5)
-    assert re.fullmatch(r"<Governor looks 0.9\d+/s>", repr(governor))
+
+
+async def refused(governor: Governor, *, asked: float | None, **options: Any) -> None:
+    """Send one request, and be refused."""
+    with suppress(RateLimitError):
+        async with governor.turn(**options):
+            raise RateLimitError("slow down", retry_after=asked)
+
+
+@pytest.mark.parametrize("max_pause", [120, 10])
+async def test_a_pause_without_reason_is_cut_short(max_pause: float) -> None:
+    """A `Retry-After` of an hour is obeyed for `max_pause`; then one request goes ahead, the others after its answer."""
+    governor, log = Governor(max_pause=max_pause), EventLog()
+    await refused(governor, asked=3600, announce=log)
+    begun = now()
+    times = await asyncio.gather(*(served(governor, seconds=2) for _ in range(20)))
+    after = [time - begun - max_pause for time in times]
+    assert after[0] == pytest.approx(0, abs=0.1)
+    assert after[1:] == [pytest.approx(2, abs=0.1)] * 19
+    assert [str(event) for event in log] == [
+        f"answered 429, pausing for {max_pause:.1f} s, the server asked for 3600 s"
+    ]
+
+
+async def test_a_probe_that_is_not_answered_holds_nobody_up_for_long() -> None:
+    """The others wait 5 s for it, and not at all for one that is lost; refused again, all pause once more."""
+    governor = Governor(max_pause=10)
+    await refused(governor, asked=3600)
+    begun = now()
+    hanging = asyncio.create_task(served(governor, seconds=60))
+    await asyncio.sleep(1)
+    assert await served(governor) - begun == pytest.approx(15, abs=0.1)
+    await hanging
+    await refused(governor, asked=3600)
+    begun = now()
+    with pytest.raises(ConnectError):
+        async with governor.turn():
+            raise ConnectError("lost")
+    assert now() - begun == pytest.approx(10, abs=0.1)
+    await refused(governor, asked=3600)
+    assert await served(governor) - begun == pytest.approx(20, abs=0.1)
+
+
+async def test_a_single_refusal_among_many_requests_holds_up_itself_alone() -> None:
+    """Where a second's other requests are accepted, one that is refused for a second is tried again alone."""
+    governor, begun = Governor(), now()
+    submit = governor.turn("submit")
+
+    async def one() -> float:
+        with suppress(RateLimitError):
+            async with submit:
+                await asyncio.sleep(0.1)
+                raise RateLimitError("try again")
+        async with submit:
+            return now() - begun
+
+    async def other(number: int) -> float:
+        await asyncio.sleep(number / 100)
+        return await served(governor, seconds=0.1)
+
+    alone, *others = await asyncio.gather(one(), *map(other, range(50)))
+    assert alone == pytest.approx(1.1, abs=0.05)
+    assert max(others) - begun == pytest.approx(0.49, abs=0.05)
+
+
+async def test_a_refusal_that_asks_for_longer_holds_everybody_up_among_however_many() -> None:
+    """One 429 that asks for 2 s makes everybody pause, also where hundreds of requests are accepted."""
+    governor, begun = Governor(), now()
+
+    async def other(number: int) -> float:
+        await asyncio.sleep(number / 100)
+        return await served(governor)
+
+    others = [asyncio.create_task(other(number)) for number in range(300)]
+    await asyncio.sleep(0.5)
+    await refused(governor, asked=2)
+    times = [await one - begun for one in others]
+    assert not [time for time in times if 0.51 < time < 2.5]
+
+
+async def test_hosts_have_limits_of_their_own() -> None:
+    """A pause of one host, and its rate, says nothing of another."""
+    governor, begun = Governor(requests_per_second=1, burst=1), now()
+    await refused(governor, asked=60, host="upload.example.com")
+    assert [await served(governor) - begun for _ in range(2)] == [pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.1)]
+    assert await served(governor, host="storage.example.com") - begun == pytest.approx(1, abs=0.1)
+    assert await served(governor, host="upload.example.com") - begun == pytest.approx(60, abs=0.1)
 
 
 async def test_room_is_waited_for_while_there_are_tasks_that_make_some() -> None:
     """A refused submit waits for room as long as an accepted task is in flight, and no longer."""
     governor = Governor()
     told = []
-    async with governor.slot() as place:
-        async with governor.turn("submit", place=place):
-            pass
-        told.append(await is_told_to_wait(governor))
+    async with governor.slot() as slot, governor.turn("submit", slot=slot):
+        slot.accepted(TaskInfo(task_id="t", status=TaskStatus.PENDING))
+    told.append(await is_told_to_wait(governor))
+    governor.seen(TaskInfo(task_id="t", status=TaskStatus.COMPLETED))
     told.append(await is_told_to_wait(governor))
     assert told == [True, False]
 
@@ -803,13 +923,13 @@ def test_the_time_between_two_event_loops_counts() -> None:
 
 
 def test_what_was_learned_outlasts_the_event_loop() -> None:
-    """The second `asyncio.run` begins with the pace, and the pause, that the first one learned."""
+    """The second `asyncio.run` begins with the rate, and the pause, that the first one learned."""
     governor = Governor()
 
     async def learn() -> None:
-        await asyncio.gather(*(refused(number) for number in range(100)))
+        await asyncio.gather(*(one(number) for number in range(100)))
 
-    async def refused(number: int) -> None:
+    async def one(number: int) -> None:
         with suppress(RateLimitError):
             async with governor.turn():
                 await asyncio.sleep(0.1)
@@ -818,13 +938,31 @@ def test_what_was_learned_outlasts_the_event_loop() -> None:
 
     async def use() -> list[float]:
         begun = now()
-        times = await asyncio.gather(*(served(governor) for _ in range(20)))
+        times = await asyncio.gather(*(served(governor) for _ in range(101)))
         return [time - begun for time in times]
 
-    run_in_virtual_time(learn())
-    times = run_in_virtual_time(use())
+    simulate(learn())
+    times = simulate(use())
     assert times[0] == pytest.approx(10, abs=0.5)
-    assert times[-1] - times[0] == pytest.approx(20 / 9.3, abs=0.5)
+    assert times[-1] - times[0] == pytest.approx(100 / 50, abs=0.2)
+
+
+def test_tasks_in_flight_outlast_the_event_loop() -> None:
+    """A task that was accepted in one `asyncio.run` has its slot in the next, until it is seen to be over."""
+    governor = Governor(max_in_flight=1)
+
+    async def submit() -> None:
+        async with governor.slot() as slot, governor.turn("submit", slot=slot):
+            slot.accepted(TaskInfo(task_id="t", status=TaskStatus.PENDING))
+
+    async def use() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Flight(governor).fly(1), 60)
+        governor.seen(TaskInfo(task_id="t", status=TaskStatus.COMPLETED))
+        await asyncio.wait_for(Flight(governor).fly(1), 60)
+
+    run_in_virtual_time(submit())
+    run_in_virtual_time(use())
 
 
 # The account's own cap.
@@ -866,7 +1004,7 @@ async def test_the_account_is_asked_once() -> None:
     begun = now()
     times = await asyncio.gather(*(fly(governor, office, log) for _ in range(50)))
     assert Counter(round(time - begun) for time in times) == {1: 25, 11: 25}
-    assert repr(governor) == "<Governor 25 tasks in flight>"
+    assert repr(governor) == "<Governor at most 25 tasks in flight>"
 
 
 async def test_a_cancelled_question_is_asked_by_the_next() -> None:
@@ -896,7 +1034,7 @@ async def test_a_cap_that_was_known_stays_when_the_account_is_silent() -> None:
     await asyncio.sleep(600)
     log = EventLog()
     async with governor.slot(ask=office.ask):
-        assert repr(governor) == "<Governor 5 tasks in flight>"
+        assert repr(governor) == "<Governor at most 5 tasks in flight>"
     assert log == []
 
 
@@ -906,13 +1044,15 @@ async def test_a_cap_that_was_known_stays_when_the_account_is_silent() -> None:
 async def test_what_a_governor_shows() -> None:
     """The `repr` fits a line, and says what holds up whom."""
     assert repr(Governor()) == "<Governor no limits>"
-    assert repr(Governor(requests_per_second=20, max_in_flight=3)) == "<Governor requests 20/s, 3 tasks in flight>"
+    assert (
+        repr(Governor(requests_per_second=20, max_in_flight=3)) == "<Governor 20 requests/s, at most 3 tasks in flight>"
+    )
     governor = Governor(max_in_flight=1)
     governor.pause(30)
     async with governor.slot():
         waits = [asyncio.create_task(served(governor)) for _ in range(3)]
         waits.append(asyncio.create_task(Flight(governor).fly(1)))
         await asyncio.sleep(1)
-        shown = "<Governor 1 tasks in flight, 3 waiting, 1 waiting for a place, opens in 29.0 s>"
+        shown = "<Governor at most 1 tasks in flight, 1 waiting for a slot, 3 waiting, paused for 29.0 s>"
         assert repr(governor) == shown
     await asyncio.gather(*waits)
