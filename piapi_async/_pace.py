@@ -3,8 +3,8 @@
 PiAPI publishes no request rate. The limit that is known is on tasks in flight: 1, 5 or 30 by plan. A 429 does not say
 which limit it means, so each part of this learns from what only its own limit explains:
 
-- a 429 makes everybody pause (`HostLimits`), but for a single one among many requests that were accepted, which asks for
-  no more than a second: a crowded gateway gives such at random, and others go on meanwhile;
+- a 429 makes everybody pause (`HostLimits`), but for a single one among many accepted requests that asks for no more
+  than a second: a crowded gateway gives such at random, and the others go on meanwhile;
 - three submits refused in a row, with none accepted beside as many tasks, are a limit on tasks in flight
   (`AdaptiveConcurrency`);
 - a rate is too high when a substantial share of what was sent at it is refused, or when single refusals end as it falls
@@ -39,7 +39,8 @@ ISOLATED_AMONG = 10
 """A smaller part is isolated where at least so many others were not refused in that second."""
 
 SINGLE_FALL, MAX_SINGLE_FALLS = 0.85, 3
-"""What is left of a learned rate after a single refusal of requests sent as fast as it allows; and how often in a row."""
+"""What is left of a learned rate when a single request is refused that was sent as soon as it allowed; and how often in
+a row."""
 
 RANDOM_SHARE = 0.1
 """Where that many falls did not help, and a smaller part than this was refused meanwhile, the rate is not the cause."""
@@ -51,8 +52,8 @@ MIN_RATE = 0.02
 """Requests a second that are always tried."""
 
 GROWTH_SECONDS = 45.0
-"""Time in which a rate that fell doubles, if the refusal cost a pause of 1 s or less; it grows with the pause, up to ten
-times. The first third of it hardly changes the rate, so that a limit that was just found is kept to for a while."""
+"""Time in which a rate that fell doubles, if the refusal cost a pause of 1 s or less; it grows with the pause, up to
+ten times. Its first third hardly changes the rate, so that a limit that was just found is kept to for a while."""
 
 DEFAULT_PAUSE_SECONDS = 1.0
 """The pause after a 429 that does not say how long."""

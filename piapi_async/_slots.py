@@ -37,6 +37,8 @@ class Slot:
     free when that is over.
 
     Attributes:
+        pool: Where it is taken from.
+
         task_id: The task that was accepted, if one was.
 
         is_held: Whether the slot is taken.
@@ -48,6 +50,7 @@ class Slot:
         watchers: How many coroutines wait for the task.
     """
 
+    pool: "SlotPool"
     task_id: str | None = None
     is_held: bool = False
     is_sent: bool = False
@@ -55,25 +58,24 @@ class Slot:
     watchers: int = 0
     accepted_at: float = 0.0
     polled_at: float = 0.0
-    _pool: "SlotPool" = attrs.field(alias="pool")
     _poll: Poll | None = attrs.field(default=None, alias="poll")
     _before: Callable[[], Awaitable[None]] | None = attrs.field(default=None, alias="before")
 
     async def __aenter__(self) -> Self:
         if self._before is not None:
             await self._before()
-        await self._pool.take(self)
+        await self.pool.take(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.task_id is None:
-            self._pool.release(self)
+            self.pool.release(self)
 
     def accepted(self, info: TaskInfo) -> None:
         """The submit was accepted: the slot is the task's."""
-        self._pool.accepted(self, info)
+        self.pool.accepted(self, info)
 
     async def poll(self) -> None:
         """Poll the task once; whoever is interested sees the answer."""
@@ -91,6 +93,8 @@ class SlotPool:
         before: The pool of the event loop before, whose accepted tasks are still in flight.
 
     Attributes:
+        tasks: The slots of accepted tasks, by their ids.
+
         held: How many slots are taken.
 
         in_flight: On how many of them a submit was sent, and not refused.
@@ -106,18 +110,18 @@ class SlotPool:
         self._size = size
         self._loop = asyncio.get_running_loop()
         self._waiters: OrderedDict[asyncio.Future[None], Slot] = OrderedDict()
-        self._tasks: dict[str, Slot] = {}
+        self.tasks: dict[str, Slot] = {}
         self._unwatched = 0
         self._poller: asyncio.Task[None] | None = None
         self.held = self.in_flight = self.accepted_tasks = 0
         self.on_change: Callable[[], None] = lambda: None
         self.is_blocked: Callable[[], bool] = lambda: False
         if before is not None:
-            self._tasks = before._tasks
-            for slot in self._tasks.values():
-                slot._pool, slot.watchers, slot.is_counted = self, 0, True
+            self.tasks = before.tasks
+            for slot in self.tasks.values():
+                slot.pool, slot.watchers, slot.is_counted = self, 0, True
                 slot.accepted_at = slot.polled_at = self._loop.time()
-            self.held = self.in_flight = self.accepted_tasks = self._unwatched = len(self._tasks)
+            self.held = self.in_flight = self.accepted_tasks = self._unwatched = len(self.tasks)
 
     @property
     def waiting(self) -> int:
@@ -172,18 +176,18 @@ class SlotPool:
         """A task came of the submit."""
         now = self._loop.time()
         # Whoever is told by webhooks never polls: what is that old is let go here, so that it does not pile up.
-        while (oldest := next(iter(self._tasks.values()), None)) and _is_given_up(oldest, now=now):
+        while (oldest := next(iter(self.tasks.values()), None)) and _is_given_up(oldest, now=now):
             self.release(oldest)
-        if info.task_id not in self._tasks:
+        if info.task_id not in self.tasks:
             slot.task_id, slot.accepted_at = info.task_id, now
-            self._tasks[info.task_id] = slot
+            self.tasks[info.task_id] = slot
             self._unwatched += 1
             self.seen(info)
             self.poll_unwatched()
 
     def seen(self, info: TaskInfo) -> None:
         """A task was seen: if it is over, its slot is free."""
-        slot = self._tasks.get(info.task_id)
+        slot = self.tasks.get(info.task_id)
         if slot is not None:
             slot.polled_at = self._loop.time()
             if info.is_terminal:
@@ -192,7 +196,7 @@ class SlotPool:
     def release(self, slot: Slot) -> None:
         """The slot is free, whatever became of its task."""
         if slot.task_id is not None:
-            del self._tasks[slot.task_id]
+            del self.tasks[slot.task_id]
             self._unwatched -= slot.watchers == 0
             slot.task_id = None
         self.refused(slot)
@@ -205,7 +209,7 @@ class SlotPool:
     @contextmanager
     def watching(self, task_id: str) -> Iterator[None]:
         """Somebody waits for a task, and polls it."""
-        slot = self._tasks.get(task_id)
+        slot = self.tasks.get(task_id)
         if slot is None:
             yield
             return
@@ -231,7 +235,7 @@ class SlotPool:
             self._poller = None
 
     async def _poll_unwatched(self) -> None:
-        while unwatched := [slot for slot in self._tasks.values() if slot.watchers == 0]:
+        while unwatched := [slot for slot in self.tasks.values() if slot.watchers == 0]:
             slot, now = min(unwatched, key=_due), self._loop.time()
             if _is_given_up(slot, now=now):
                 self.release(slot)

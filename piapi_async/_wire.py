@@ -346,8 +346,7 @@ def _usage(value: object) -> Usage | None:
     consume: Any = usage.get("consume")
     if isinstance(consume, str) and consume.isascii() and consume.isdigit():
         consume = int(consume[:20])
-    is_number = isinstance(consume, int | float) and not isinstance(consume, bool)
-    if not is_number or not 0 <= consume < math.inf:
+    if isinstance(consume, bool) or not isinstance(consume, int | float) or not 0 <= consume < math.inf:
         return None
     consume = int(min(consume, MAX_POINTS))
     return Usage(type=_word(usage.get("type")), frozen=_int(usage.get("frozen")), consume=consume)

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from piapi_async import Account, Governor, PiAPIError, events
 from piapi_async._gate import MAX_UNDER_WAY, Permit
 from piapi_async._pace import DEFAULT_PAUSE_SECONDS, Kind
-from piapi_async._slots import Slot
-from piapi_async.errors import ConfigurationError, ConnectError, RateLimitError
+from piapi_async.errors import ConnectError, RateLimitError
 from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import EventLog, run_in_virtual_time
 
@@ -108,12 +107,15 @@ async def test_a_pause_that_grows_beyond_the_max_wait_ends_the_waiting() -> None
     assert await waits[2] == 105
 
 
-async def test_a_waiter_that_is_sent_away_and_cancelled_at_once_is_gone_once() -> None:
+@pytest.mark.parametrize("is_cancelled_first", [False, True])
+async def test_a_waiter_that_is_sent_away_and_cancelled_at_once_is_gone_once(*, is_cancelled_first: bool) -> None:
     """Told that the pause is too long in the moment in which it is cancelled, a waiter is counted out once."""
     governor = Governor()
     governor.pause(10)
     waits = [asyncio.create_task(passed(governor, begun=0, max_wait=max_wait)) for max_wait in (20, 200)]
     await asyncio.sleep(1)
+    if is_cancelled_first:
+        waits[0].cancel()
     governor.pause(100)
     waits[0].cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -741,19 +743,15 @@ def test_a_minute_without_a_word_is_waited_out() -> None:
 @pytest.mark.parametrize("says", [True, False])
 def test_random_refusals_cost_little(says: bool) -> None:
     """Where 5 % of all requests are refused whatever their rate, everybody else goes on, and no limit is learned."""
-    seconds = {}
-    for share in (0.0, 0.05):
-        limited, governor = Server({}, random=share, says=says), Governor()
 
-        async def everything() -> float:
-            begun = now()
-            await asyncio.gather(*(limited.submit(governor) for _ in range(1000)))
-            return now() - begun
+    async def everything(share: float) -> tuple[float, str]:
+        limited, governor, begun = Server({}, random=share, says=says), Governor(), now()
+        await asyncio.gather(*(limited.submit(governor) for _ in range(1000)))
+        return now() - begun, repr(governor)
 
-        seconds[share] = simulate(everything())
-        assert re.fullmatch(r"<Governor( no limits|.* \d+ in flight)>", repr(governor))
-        assert "requests/s" not in repr(governor)
-    assert seconds[0.05] < 1.5 * seconds[0.0] + 4
+    (ideal, _), (seconds, learned) = simulate(everything(0.0)), simulate(everything(0.05))
+    assert learned == "<Governor no limits>"
+    assert seconds < 1.5 * ideal + 4  # those that are refused at the end wait a second, some of them twice
 
 
 def test_random_refusals_beside_a_limit_do_not_ruin_the_rate() -> None:
@@ -809,7 +807,7 @@ async def refused(governor: Governor, *, asked: float | None, **options: Any) ->
 
 @pytest.mark.parametrize("max_pause", [120, 10])
 async def test_a_pause_without_reason_is_cut_short(max_pause: float) -> None:
-    """A `Retry-After` of an hour is obeyed for `max_pause`; then one request goes ahead, the others after its answer."""
+    """A `Retry-After` of an hour is obeyed for `max_pause`; then one request goes, the others after its answer."""
     governor, log = Governor(max_pause=max_pause), EventLog()
     await refused(governor, asked=3600, announce=log)
     begun = now()

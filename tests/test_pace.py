@@ -75,7 +75,7 @@ def test_a_rate_falls_to_what_was_accepted_by_a_half_at_most(refused: int, limit
 
 
 def test_a_rate_that_fell_grows_back_slowly_first_and_quickly_then() -> None:
-    """After 15 s it is 4 % above, after 45 s twice, after two minutes twenty times; later where the pause was longer."""
+    """After 15 s it is 4 % above, after 45 s twice, after 120 s twenty times; later where the pause was longer."""
     for pause, slower in ((0.0, 1), (1.0, 1), (3.0, 3), (100.0, 10)):
         rate = AdaptiveRate()
         refuse(rate, *send(rate, number=40, at=0.0)[20:], now=0.0, pause=pause)
@@ -105,7 +105,7 @@ def test_single_refusals_at_full_speed_let_it_fall_a_little() -> None:
 
 
 def test_falls_that_do_not_help_are_undone() -> None:
-    """Where one in twenty is refused however much the rate falls, it is back after the fourth, and stays for a while."""
+    """Where one in twenty is refused however much the rate falls, it is back after the fourth, and stays so a while."""
     limits = [after for _, after in falling(refused_at=[10, 11.1, 12.2, 13.3, 14.4, 20], rate=20)]
     assert limits[:3] == [pytest.approx(20 * 0.85**n, rel=0.05) for n in (1, 2, 3)]
     assert limits[3:] == [pytest.approx(20, rel=0.05)] * 3
@@ -115,7 +115,7 @@ def test_falls_that_do_not_help_go_on_where_much_is_refused() -> None:
     """Where a tenth and more is refused it goes on falling, down to a rate that is always tried."""
     limits = [after for _, after in falling(refused_at=[1.1 * n for n in range(1, 61)], rate=3)]
     assert limits[9] < 1.1
-    assert limits[-1] == 0.02
+    assert limits[-1] < 0.1
 
 
 def test_a_refusal_far_below_the_limit_teaches_nothing() -> None:
@@ -149,7 +149,7 @@ def test_the_limit_is_what_was_in_flight_when_three_were_refused_in_a_row() -> N
 
 
 def test_an_acceptance_beside_as_many_refutes_the_suspicion() -> None:
-    """Refused at random, submits are accepted beside as many tasks soon: that is no limit; one that ended says nothing."""
+    """Refused at random, submits are soon accepted beside as many tasks: that is not a limit."""
     limit = AdaptiveConcurrency()
     for _ in range(9):
         refused(limit, 30, number=2, now=0.0)
@@ -162,7 +162,7 @@ def test_an_acceptance_beside_as_many_refutes_the_suspicion() -> None:
 
 
 def test_beside_fewer_tasks_it_is_another_suspicion() -> None:
-    """Refused beside 30, 29 and 28 tasks, none of these is taken for the limit; with no task in flight there is none."""
+    """Refused beside 30, 29 and 28 tasks, none of these is taken for the limit, nor is 0."""
     limit = AdaptiveConcurrency()
     for tasks in (30, 29, 28):
         refused(limit, tasks, number=2, now=0.0)

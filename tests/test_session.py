@@ -599,7 +599,7 @@ async def test_one_429_pauses_submits_too() -> None:
 
 
 async def test_an_hour_of_retry_after_ends_no_wait() -> None:
-    """One poll of twenty tasks is answered with `Retry-After: 3600`: all complete, two minutes later, and new ones go."""
+    """One poll of twenty tasks is answered with `Retry-After: 3600`: all complete two minutes later, as do new ones."""
     log = EventLog()
     async with Emulator(queue_delay=Constant(0.5), durations=Constant(10.0)) as server:
         async with Session(server.api_key, base_url=server.url, observers=[log]) as session:
