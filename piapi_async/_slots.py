@@ -9,8 +9,7 @@ be asked about since its session is closed: nobody waits for ever.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -206,22 +205,12 @@ class SlotPool:
         self.give()
         self.on_change()
 
-    @contextmanager
-    def watching(self, task_id: str) -> Iterator[None]:
-        """Somebody waits for a task, and polls it."""
+    def watch(self, task_id: str, *, by: int) -> None:
+        """One coroutine more, or fewer, waits for a task and polls it."""
+        # No context manager: ten thousand waiting tasks would hold one each.
         slot = self.tasks.get(task_id)
-        if slot is None:
-            yield
-            return
-        self._watch(slot, 1)
-        try:
-            yield
-        finally:
-            self._watch(slot, -1)
-
-    def _watch(self, slot: Slot, change: int) -> None:
-        before, slot.watchers = slot.watchers, slot.watchers + change
-        if slot.task_id is not None:
+        if slot is not None:
+            before, slot.watchers = slot.watchers, max(0, slot.watchers + by)
             self._unwatched += (slot.watchers == 0) - (before == 0)
             self.poll_unwatched()
 

@@ -143,9 +143,9 @@ class TaskHandle:
             submitted_at=self._submitted_at,
         )
         self._waiters += 1
+        self._api.governor.watch(self._task_id, by=1)
         try:
-            with self._api.governor.watching(self._task_id):
-                info = await watch.run()
+            info = await watch.run()
         except asyncio.CancelledError:
             if self._waiters == 1:
                 await self._api.abandon(self._task_id)
@@ -157,6 +157,7 @@ class TaskHandle:
             raise
         finally:
             self._waiters -= 1
+            self._api.governor.watch(self._task_id, by=-1)
         if info is None:
             raise self._timed_out(limit)
         return info

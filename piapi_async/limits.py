@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -164,9 +163,9 @@ class Governor:
         """A task was polled: when it is over, its slot is free."""
         self._pools.get().seen(info)
 
-    def watching(self, task_id: str) -> AbstractContextManager[None]:
-        """Somebody waits for a task and polls it, until the end of this `with`."""
-        return self._pools.get().watching(task_id)
+    def watch(self, task_id: str, *, by: int) -> None:
+        """One coroutine more (`by=1`) waits for a task and polls it, or one fewer (`by=-1`)."""
+        self._pools.get().watch(task_id, by=by)
 
     def pause(self, seconds: float | None) -> None:
         """Send nothing to the API for that many seconds from now; a longer pause under way stays.

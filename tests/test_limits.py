@@ -623,17 +623,17 @@ class Server:
                 with suppress(RateLimitError):
                     await self.ask(submit)
         task_id = slot.task_id
-        with governor.watching(task_id):
-            end, pause = now() + self.chance.uniform(4, 12), 1.0
-            asyncio.get_running_loop().call_at(end, self.over)
-            is_seen = False
-            while not is_seen:
-                await asyncio.sleep(pause + self.chance.uniform(0, 0.5))
-                pause = min(15.0, 1.5 * pause)
-                is_over = now() >= end
-                with suppress(RateLimitError):
-                    await self.ask(governor.turn())
-                    is_seen = is_over
+        governor.watch(task_id, by=1)
+        end, pause = now() + self.chance.uniform(4, 12), 1.0
+        asyncio.get_running_loop().call_at(end, self.over)
+        is_seen = False
+        while not is_seen:
+            await asyncio.sleep(pause + self.chance.uniform(0, 0.5))
+            pause = min(15.0, 1.5 * pause)
+            is_over = now() >= end
+            with suppress(RateLimitError):
+                await self.ask(governor.turn())
+                is_seen = is_over
         governor.seen(TaskInfo(task_id=task_id, status=TaskStatus.COMPLETED))
 
     async def submit(self, governor: Governor) -> None:

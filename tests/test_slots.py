@@ -216,7 +216,8 @@ async def test_a_task_that_is_over_at_once_takes_no_slot() -> None:
     for status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
         async with governor.slot() as slot, governor.turn("submit", slot=slot):
             slot.accepted(TaskInfo(task_id="t", status=status))
-        with governor.watching("t"):
+        for by in (1, -1):
+            governor.watch("t", by=by)
             assert repr(governor) == "<Governor at most 1 tasks in flight>"
 
 
