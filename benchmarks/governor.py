@@ -11,10 +11,14 @@ for a second. Four clients take turns:
 - the same with a patience that has no end, as the usual one loses most tasks.
 
 The ideal time is that of the requests that were answered well, at the server's rate. The first 20 s are warm-up.
+
+A second table is of a server that bears any rate and answers 429 to 5 % of all requests at random, beside one that does
+not; there the ideal time is that of the latter.
 """
 
 import argparse
 import asyncio
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,12 +37,17 @@ HEAD = """\
 |---|---:|---:|---:|---:|---:|---:|---:|"""
 
 
-class NoGovernor(Governor):
-    """Each request passes a gate of its own, and nothing is learned."""
+RANDOM_HEAD = """\
+| refused at random | completed | requests | 429s | seconds | seconds / without |
+|---|---:|---:|---:|---:|---:|"""
 
-    def turn(self, kind: Any = "look", **options: Any) -> Any:
-        """A turn at a gate that nobody else passes."""
-        return Governor().turn(kind, patience=options["patience"])
+
+class NoGovernor(Governor):
+    """Each request has a queue of its own, and nothing is learned."""
+
+    def turn(self, kind: Any = "poll", **options: Any) -> Any:
+        """A permit of a queue that nobody else uses."""
+        return Governor().turn(kind, max_wait=options["max_wait"])
 
 
 @attrs.frozen(kw_only=True)
@@ -60,6 +69,13 @@ class Outcome:
     ideal: float
     statuses: list[int]
     late: list[int]
+
+    def random_row(self, name: str, *, ideal: float) -> str:
+        """A line of the second table."""
+        return (
+            f"| {name} | {self.completed} | {len(self.statuses)} | {self.statuses.count(429)} | {self.seconds:.1f} |"
+            f" {self.seconds / ideal:.2f} |"
+        )
 
     def row(self, name: str) -> str:
         """A line of the table."""
@@ -85,14 +101,16 @@ def clients(rate: float) -> list[Client]:
     ]
 
 
-async def measure(client: Client, *, tasks: int, rate: float) -> Outcome:
-    """Run all tasks at once."""
+async def measure(client: Client, *, tasks: int, rate: float | None, random: float = 0.0) -> Outcome:
+    """Run all tasks at once; a part of all requests may be refused at random."""
     request = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
     work, loop = Uniform(3.0, 12.0), asyncio.get_running_loop()
     async with Emulator(
         requests_per_second=rate, concurrency=10**6, queue_delay=Constant(1.0), durations=work, keep_requests=10**6
     ) as server:
         began = loop.time()
+        for endpoint in ("create", "get") if random else ():
+            server.faults.often(endpoint, "429", probability=random, retry_after=1)
         async with Session(
             server.api_key, base_url=server.url, governor=client.governor, retry=client.retry, polling=client.polling
         ) as session:
@@ -105,7 +123,7 @@ async def measure(client: Client, *, tasks: int, rate: float) -> Outcome:
     return Outcome(
         completed=tasks - len(failures),
         seconds=seconds,
-        ideal=sum(status == 200 for _, status in statuses) / rate,
+        ideal=sum(status == 200 for _, status in statuses) / (rate or math.inf),
         statuses=[status for _, status in statuses],
         late=[status for time, status in statuses if time > WARM_UP],
     )
@@ -118,7 +136,15 @@ def report(*, tasks: int, rate: float) -> str:
         outcome = run_in_virtual_time(measure(client, tasks=tasks, rate=rate))
         rows.append(outcome.row(client.name))
         print(f"{client.name}: {client.governor!r}", file=sys.stderr)
-    return "\n".join([f"{tasks} tasks of 4 to 13 s, {rate:g} requests a second borne.", "", HEAD, *rows])
+    rows = [f"{tasks} tasks of 4 to 13 s, {rate:g} requests a second borne.", "", HEAD, *rows, "", RANDOM_HEAD]
+    ideal = 0.0
+    for random in (0.0, 0.01, 0.05):
+        outcome = run_in_virtual_time(
+            measure(Client(name="", governor=Governor()), tasks=tasks, rate=None, random=random)
+        )
+        ideal = ideal or outcome.seconds
+        rows.append(outcome.random_row(f"{random:.0%}", ideal=ideal))
+    return "\n".join(rows)
 
 
 def main() -> None:

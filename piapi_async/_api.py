@@ -7,21 +7,23 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
 from piapi_async import _calls, _wire, errors, events
-from piapi_async._allowance import Kind
 from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
 from piapi_async._closing import SETTLE, UnderWay
 from piapi_async._content import Content
-from piapi_async._gate import Place, Turn
+from piapi_async._gate import Permit
 from piapi_async._history import HistoryPage, decode_history, history_call
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
+from piapi_async._pace import Kind
+from piapi_async._slots import Slot
 from piapi_async.account import Account
-from piapi_async.limits import Governor, calm
+from piapi_async.limits import Governor, no_priority
 from piapi_async.retry import Retriable, RetryPolicy, may_look_again, may_submit_again
 from piapi_async.task import Submittable, TaskInfo, TaskStatus
 
@@ -90,14 +92,14 @@ class Submission:
 
         journal: Told of each attempt.
 
-        place: The place in flight that was taken for it, if any.
+        slot: Its place among the tasks in flight.
     """
 
     request: Submittable
     secret: str = attrs.field(repr=False)
     reservation: Reservation
     journal: Journal
-    place: Place | None = None
+    slot: Slot
 
 
 @attrs.frozen(kw_only=True)
@@ -140,9 +142,9 @@ class Api:
     announce: events.Announcer
     under_way: UnderWay = attrs.field(factory=UnderWay)
 
-    def slot(self) -> Place:
-        """A place in flight, to be held with `async with` from before a task is submitted until it is over."""
-        return self.governor.slot(ask=self.account, announce=self.announce)
+    def slot(self) -> Slot:
+        """A place among the tasks in flight, to be held with `async with` round a submit."""
+        return self.governor.slot(ask=self.account, poll=self.look, announce=self.announce)
 
     async def create(self, body: Content, *, submission: Submission) -> TaskInfo:
         """Submit. The task exists, and its id is known, when this returns.
@@ -157,7 +159,7 @@ class Api:
             PiAPIError: The service did not accept the task.
         """
         call = _calls.create_call(self.base_url, api_key=self.api_key, body=body, secret=submission.secret)
-        turn = self._turn("submit", place=submission.place)
+        turn = self._turn("submit", slot=submission.slot)
 
         async def attempt() -> TaskInfo:
             while True:
@@ -218,9 +220,12 @@ class Api:
             PiAPIError: What the last attempt met.
         """
         call = _calls.upload_call(self.upload_url, api_key=self.api_key, name=name, data=data)
+        # The upload is another host, whose 429 says nothing of the API; an emulator serves both.
+        host = urlsplit(self.upload_url).netloc
+        host = "" if host == urlsplit(self.base_url).netloc else host
 
         async def attempt() -> str:
-            async with self._turn():
+            async with self._turn(host=host):
                 return self._read(_wire.decode_upload, await self.transport.send(call))
 
         try:
@@ -229,7 +234,7 @@ class Api:
             error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
             raise
 
-    async def look(self, task_id: str, *, urgency: Callable[[], float] = calm) -> TaskInfo:
+    async def look(self, task_id: str, *, urgency: Callable[[], float] = no_priority) -> TaskInfo:
         """One look, one request.
 
         Args:
@@ -242,12 +247,13 @@ class Api:
         """
         call = _calls.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
         try:
-            async with self._turn(urgency=urgency):
+            async with self._turn(priority=urgency):
                 info = self._read(partial(_wire.decode_task, task_id=task_id), await self.transport.send(call))
         except errors.PiAPIError as error:
             self.announce(events.LookFailed(task_id=task_id, error=error))
             raise
         self.budget.settle(info)
+        self.governor.seen(info)
         self.announce(events.Looked(info=info))
         return info
 
@@ -316,9 +322,16 @@ class Api:
 
         return await self.retry.call(act, on=on, clock=self.clock, before_sleep=before_sleep, held_up=held_up)
 
-    def _turn(self, kind: Kind = "look", *, urgency: Callable[[], float] = calm, place: Place | None = None) -> Turn:
+    def _turn(
+        self,
+        kind: Kind = "poll",
+        *,
+        host: str = "",
+        priority: Callable[[], float] = no_priority,
+        slot: Slot | None = None,
+    ) -> Permit:
         return self.governor.turn(
-            kind, patience=self.retry.timeout, urgency=urgency, place=place, announce=self.announce
+            kind, host=host, max_wait=self.retry.timeout, priority=priority, slot=slot, announce=self.announce
         )
 
     async def _delete(self, task_id: str) -> None:
@@ -356,6 +369,7 @@ class Api:
             await _tell(journal.lost() if is_lost else journal.refused(), about="a submit")
             raise
         submission.reservation.accepted(info)
+        submission.slot.accepted(info)
         await _tell(journal.accepted(info), about=f"task {info.task_id}, which is paid for,")
         return info
 

@@ -5,6 +5,7 @@ import ipaddress
 import math
 import os
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -155,7 +156,7 @@ def points(usd: object) -> int | None:
         raise _checks.refuse(TypeError, name="max_spend_usd", allowed=allowed, value=usd)
     if not 0 <= usd < math.inf:
         raise _checks.refuse(ValueError, name="max_spend_usd", allowed=allowed, value=usd)
-    return math.floor(round(usd * POINTS_PER_USD, 3))
+    return math.floor(Decimal(str(usd)) * POINTS_PER_USD)
 
 
 def on_cancel(given: OnCancel) -> OnCancel:

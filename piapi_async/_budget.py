@@ -10,7 +10,7 @@ from typing import Self
 import attrs
 
 from piapi_async import errors
-from piapi_async.prices import POINTS_PER_USD, PriceList
+from piapi_async.prices import POINTS_PER_USD, PriceList, dollars
 from piapi_async.task import Submittable, TaskInfo
 
 
@@ -50,7 +50,7 @@ class Budget:
             self.prices.estimate(request)  # says that there is no price, and what to do
         elif self.points + points > limit:
             raise errors.SpendLimitError(
-                f"this task costs about {points / POINTS_PER_USD:.4f} USD, and {self.points / POINTS_PER_USD:.4f} USD"
+                f"this task costs about {dollars(points)} USD, and {dollars(self.points)} USD"
                 f" of max_spend_usd={limit / POINTS_PER_USD:g} are spent or in flight; nothing was sent"
             )
 
@@ -62,12 +62,12 @@ class Budget:
     def settle(self, info: TaskInfo) -> None:
         """Count what the service says it charged, once for each task of this session, when the task is over.
 
-        Of a failed task that is what the service reports too: whether it charges for those is not public. Where it
-        reports nothing, the estimate stays.
+        Of a failed or cancelled task that is what the service reports too: whether it charges for those is not public.
+        Where it reports nothing that can be read (`usage` is `None`) the estimate stays: unknown is not free.
         """
         expected = self._in_flight.pop(info.task_id, None) if info.is_terminal else None
         if expected is not None and info.usage is not None:
-            self.points += max(0, info.usage.consume) - expected
+            self.points += info.usage.consume - expected
 
 
 @attrs.define(kw_only=True, eq=False)

@@ -1,39 +1,39 @@
-"""Where requests wait for their turn, and runs for a place in flight: the asyncio side of the `Governor`.
+"""Where requests wait until they may be sent: the asyncio side of the `Governor`.
 
-A gate belongs to one event loop. One timer serves all who wait; whoever is cancelled is gone at once, and has used up
-nothing.
+A queue belongs to one event loop and one host. One timer serves all who wait; whoever is cancelled is gone at once, and
+has used up nothing.
 """
 
 import asyncio
-import heapq
+import itertools
 import math
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from bisect import bisect_left, insort
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import attrs
 
 from piapi_async import events
-from piapi_async._allowance import Allowance, Kind, Limit
-from piapi_async._pace import Sent
+from piapi_async._pace import HostLimits, Kind, Sent
+from piapi_async._slots import Slot, SlotPool
 from piapi_async.errors import RateLimitError, TransportError
 
-UNDER_WAY = 100
-"""Requests under way at once, as many as a `Transport` lets through. More wait for their turn."""
+MAX_UNDER_WAY = 100
+"""Requests sent and not answered, at most. A pause can hold back only what was not sent."""
 
 SUBMITS_IN_A_ROW = 2
-"""So many submits go, then a look, where both wait: looks are worth more when more tasks had the time to end."""
+"""So many submits are sent, then a poll, where both wait: polls are worth more when more tasks had time to end."""
 
 Announce = Callable[[events.Event], None]
 """Takes an event."""
 
-_Entry = tuple[float, int, "asyncio.Future[None]", "Turn"]
+_Entry = tuple[float, int, "Permit", "asyncio.Future[None]"]
 
 
 @attrs.define(eq=False, kw_only=True)
-class Turn:
-    """One request's right to go, to be held with `async with` from before it is sent until it is answered.
+class Permit:
+    """The right to send one request, to be held with `async with` from before it is sent until it is answered.
 
     It may be held again for another attempt, and keeps its place in the order of arrival.
 
@@ -44,289 +44,198 @@ class Turn:
     """
 
     kind: Kind
-    patience: float
-    urgency: Callable[[], float]
-    place: "Place | None"
+    max_wait: float
+    priority: Callable[[], float]
+    slot: Slot | None
     announce: Announce | None
     waited: float = 0.0
     waits_for_room: bool = False
-    sent: Sent = (0.0, 0.0)
+    sent: Sent = (0.0, False)
     arrived: float | None = None
-    _gate: "Gate" = attrs.field(alias="gate")
+    not_before: float = -math.inf
+    _queue: "RequestQueue" = attrs.field(alias="queue")
 
     async def __aenter__(self) -> Self:
-        await self._gate.enter(self)
+        await self._queue.enter(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._gate.leave(self, error=error)
+        self._queue.leave(self, error=error)
 
 
-@attrs.define(eq=False, kw_only=True)
-class Place:
-    """A task's place in flight, to be held with `async with`; given in order of arrival."""
+class RequestQueue:
+    """Lets requests go one by one, as the limits allow.
 
-    is_in_flight: bool = False
-    is_accepted: bool = False
-    _gate: "Gate" = attrs.field(alias="gate")
-    _before: Callable[[], Awaitable[None]] | None = attrs.field(default=None, alias="before")
-
-    async def __aenter__(self) -> Self:
-        if self._before is not None:
-            await self._before()
-        await self._gate.take_place()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._gate.leave_place(self)
-
-
-class Gate:
-    """Lets requests go one by one, as the allowance has it.
-
-    Submits go in order of arrival, looks by urgency, and the two kinds take turns.
+    Submits go in order of arrival, polls by priority, and the two kinds take turns.
 
     Args:
-        allowance: What the account bears.
+        limits: What the host bears.
 
-        began: The allowance's time at this moment.
+        slots: The tasks in flight.
 
-        places: Tells how many places in flight there are.
-
-    Attributes:
-        waiting: How many requests wait.
-
-        under_way: How many were sent and are not answered.
-
-        held: How many places in flight are taken.
-
-        in_flight: On how many of them a submit was sent, and not refused.
-
-        accepted: On how many of them it was accepted.
+        began: The limits' time at this moment.
     """
 
-    def __init__(self, allowance: Allowance, *, began: float, places: Callable[[], float]) -> None:
-        self._allowance = allowance
-        self._places = places
+    def __init__(self, limits: HostLimits, *, slots: SlotPool, began: float) -> None:
+        self._limits = limits
+        self._slots = slots
         self._loop = asyncio.get_running_loop()
         self._offset = began - self._loop.time()
-        self._queues: dict[Kind, list[_Entry]] = {"submit": [], "look": []}
-        self._row = 0
-        self._number = 0
+        self._waiting: dict[Kind, list[_Entry]] = {"submit": [], "poll": []}
+        self._numbers = itertools.count()
+        self._submits_in_a_row = 0
+        self._under_way = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._least_patience = math.inf
-        self._for_places: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # in order of arrival
-        self._untold: dict[Limit, Announce] = {}
-        self.waiting = self.under_way = self.held = self.in_flight = self.accepted = 0
 
     def now(self) -> float:
-        """The allowance's time."""
+        """The limits' time."""
         return self._loop.time() + self._offset
 
     @property
-    def opens(self) -> float:
-        """When the next of those who wait may go; infinity when that does not depend on time, or nobody waits."""
-        return min((self._opens(kind) for kind in self._queues if self._has_waiter(kind)), default=math.inf)
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return sum(map(len, self._waiting.values()))
 
-    async def enter(self, turn: Turn) -> None:
-        """Wait until a request may go.
+    @property
+    def is_full(self) -> bool:
+        """Whether submits wait for tasks in flight to end."""
+        return bool(self._waiting["submit"]) and self._slots.in_flight >= self._limits.concurrency.limit
+
+    async def enter(self, permit: Permit) -> None:
+        """Wait until a request may be sent.
 
         Raises:
-            RateLimitError: The gate stays closed for longer than its patience.
+            RateLimitError: There is a pause that ends later than the request may wait.
         """
         now = self.now()
-        turn.arrived = now if turn.arrived is None else turn.arrived
-        turn.waits_for_room = False
-        if self._allowance.closed_until - now > turn.patience:
-            raise self._impatient(now)
-        if self.waiting == 0 and self._opens(turn.kind) <= now:
-            self._let_go(turn, now=now)
-        else:
-            await self._wait(turn)
-            turn.waited += self.now() - now
-
-    def leave(self, turn: Turn, *, error: BaseException | None) -> None:
-        """A request is answered, or broke off."""
-        self.under_way -= 1
-        if error is not None:
-            self._ground(turn.place)
-        if isinstance(error, RateLimitError):
-            self._refused(turn, pause=error.retry_after)
-        else:
-            is_accepted = not isinstance(error, asyncio.CancelledError | TransportError)
-            self._allowance.answered(sent=turn.sent, is_accepted=is_accepted)
-            if error is None and turn.place is not None:
-                turn.place.is_accepted = True
-                self.accepted += 1
-                self._allowance.cap.accepted(self.in_flight, now=self.now())
-        self._pump()
-
-    def close(self, seconds: float | None) -> None:
-        """Let nothing go for that long; those with less patience are told at once."""
-        self._allowance.pause(seconds, now=self.now())
-        self._closed()
-
-    def _closed(self) -> None:
-        now = self.now()
-        if self._allowance.closed_until - now > self._least_patience:
-            self._send_away(now)
-        self._arm()
-
-    async def take_place(self) -> None:
-        """Wait for a place in flight."""
-        if self.held < self._places() and not self._for_places:
-            self.held += 1
+        permit.arrived = now if permit.arrived is None else permit.arrived
+        permit.waits_for_room = False
+        if self._limits.closed_until - now > permit.max_wait:
+            raise self._too_long(now)
+        if permit.not_before > max(now, self._limits.closed_until):  # the others did not have to pause
+            await asyncio.sleep(permit.not_before - now)
+        if not self.waiting and self._opens(permit.kind) <= self.now():
+            self._send(permit, now=self.now())
+            permit.waited += self.now() - now
             return
         future = self._loop.create_future()
-        self._for_places[future] = None
-        self.give_places()
+        entry = (permit.arrived - permit.priority(), next(self._numbers), permit, future)
+        queue = self._waiting[permit.kind]
+        insort(queue, entry)
+        self.pump()
         try:
             await future
         except asyncio.CancelledError:
-            if _was_given(future):
-                self._release()
-            else:
-                self._for_places.pop(future, None)
+            if future.cancelled():
+                place = bisect_left(queue, entry)
+                del queue[place : place + (entry in queue[place : place + 1])]
+                self.pump()
+            elif future.exception() is None:  # it was let go in the same moment
+                self._under_way -= 1
+                self._land(permit)
+                self._limits.give_back(permit.sent, now=self.now())
+                self.pump()
             raise
+        permit.waited += self.now() - now
 
-    def leave_place(self, place: Place) -> None:
-        """A task is over, or was given up."""
-        self._ground(place)
-        self._release()
-        self._pump()
+    def leave(self, permit: Permit, *, error: BaseException | None) -> None:
+        """A request is answered, or broke off."""
+        self._under_way -= 1
+        if error is not None:
+            self._land(permit)
+        if isinstance(error, RateLimitError):
+            self._refused(permit, asked=error.retry_after)
+        else:
+            is_accepted = not isinstance(error, asyncio.CancelledError | TransportError)
+            self._limits.answered(permit.sent, is_accepted=is_accepted)
+            if error is None and permit.slot is not None:
+                self._slots.count(permit.slot)
+                self._limits.concurrency.accepted(self._slots.accepted_tasks, now=self.now())
+        self.pump()
 
-    def give_places(self) -> None:
-        """Give away the places that are free."""
-        while self._for_places and self.held < self._places():
-            future, _ = self._for_places.popitem(last=False)
-            if not future.done():
-                self.held += 1
-                future.set_result(None)
+    def close(self, seconds: float) -> None:
+        """Send nothing for that long; those who may not wait so long are told at once."""
+        self._limits.pause(seconds, now=self.now())
+        self._send_away(self.now())
+        self.pump()
 
-    def describe(self) -> list[str]:
-        """How it stands, in a few words each, for a `repr`."""
+    def pump(self) -> None:
+        """Send what may be sent now, and set the one timer to when the next may be."""
         now = self.now()
-        left = max(self._allowance.closed_until, self.opens if self.opens < math.inf else -math.inf) - now
-        counts = {"in flight": self.in_flight, "waiting": self.waiting, "waiting for a place": len(self._for_places)}
-        return [f"{number} {what}" for what, number in counts.items() if number] + (
-            [f"opens in {left:.1f} s"] if left > 0 else []
-        )
-
-    def _release(self) -> None:
-        self.held -= 1
-        self.give_places()
-
-    def _ground(self, place: Place | None) -> None:
-        if place is not None and place.is_in_flight:
-            self.in_flight -= 1
-            self.accepted -= place.is_accepted
-            place.is_in_flight = place.is_accepted = False
-
-    def _opens(self, kind: Kind) -> float:
-        return math.inf if self.under_way >= UNDER_WAY else self._allowance.opens(kind, in_flight=self.in_flight)
-
-    def _has_waiter(self, kind: Kind) -> bool:
-        queue = self._queues[kind]
-        while queue and queue[0][2].done():
-            heapq.heappop(queue)
-        return bool(queue)
-
-    def _let_go(self, turn: Turn, *, now: float) -> None:
-        turn.sent = self._allowance.take(turn.kind, now=now)
-        self.under_way += 1
-        self._row = self._row + 1 if turn.kind == "submit" else 0
-        if turn.place is not None:
-            turn.place.is_in_flight = True
-            self.in_flight += 1
-        while self._untold:
-            limit, announce = self._untold.popitem()
-            announce(events.LimitLearned(limit=limit, value=self._allowance.bears(limit, now=now)))
-
-    async def _wait(self, turn: Turn) -> None:
-        future = self._loop.create_future()
-        assert turn.arrived is not None
-        self._number += 1
-        heapq.heappush(self._queues[turn.kind], (turn.arrived - turn.urgency(), self._number, future, turn))
-        self.waiting += 1
-        self._least_patience = min(self._least_patience, turn.patience)
-        self._pump()
-        try:
-            await future
-        except asyncio.CancelledError:
-            if _was_given(future):
-                self._take_back(turn)
-            elif future.cancelled():
-                self._gone()
-                self._arm()
-            raise
-
-    def _take_back(self, turn: Turn) -> None:
-        """A request that was let go in the same moment in which its sender was cancelled."""
-        self.under_way -= 1
-        self._ground(turn.place)
-        self._allowance.give_back(turn.kind, sent=turn.sent, now=self.now())
-        self._pump()
-
-    def _gone(self) -> None:
-        """One fewer waits; the queues keep those that are gone until they come to the front."""
-        self.waiting -= 1
-        if self.waiting == 0:
-            self._least_patience = math.inf
-            for queue in self._queues.values():
-                queue.clear()
-
-    def _pump(self) -> None:
-        if self.waiting:
-            now = self.now()
-            while (kind := self._whose_turn(now)) is not None:
-                _, _, future, turn = heapq.heappop(self._queues[kind])
-                self._let_go(turn, now=now)
+        while (kind := self._next_kind(now)) is not None:
+            _, _, permit, future = self._waiting[kind].pop(0)
+            if not future.done():
+                self._send(permit, now=now)
                 future.set_result(None)
-                self._gone()
-            self._arm()
-
-    def _whose_turn(self, now: float) -> Kind | None:
-        kinds: tuple[Kind, Kind] = ("look", "submit") if self._row >= SUBMITS_IN_A_ROW else ("submit", "look")
-        return next((kind for kind in kinds if self._has_waiter(kind) and self._opens(kind) <= now), None)
-
-    def _arm(self) -> None:
-        """Set the one timer to when the next may go."""
-        when = self.opens - self._offset
-        if self._timer is not None:
-            if self._timer.when() == when and not self._timer.cancelled():
-                return
+        opens = min((self._opens(kind) for kind, queue in self._waiting.items() if queue), default=math.inf)
+        when = opens - self._offset
+        if self._timer is not None and self._timer.when() != when:
             self._timer.cancel()
-        self._timer = None if when == math.inf else self._loop.call_at(when, self._ring)
+            self._timer = None
+        if self._timer is None and when < math.inf:
+            self._timer = self._loop.call_at(when, self._ring)
+        self._slots.poll_unwatched()
 
     def _ring(self) -> None:
         self._timer = None
-        self._pump()
+        self.pump()
 
-    def _refused(self, turn: Turn, *, pause: float | None) -> None:
-        lower = self._allowance.refused(
-            turn.kind, sent=turn.sent, now=self.now(), pause=pause, in_flight=self.in_flight
+    def describe(self) -> list[str]:
+        """How it stands, in a few words each, for a `repr`."""
+        left = self._limits.closed_until - self.now()
+        return [f"{self.waiting} waiting"] * bool(self.waiting) + [f"paused for {left:.1f} s"] * (left > 0)
+
+    def _opens(self, kind: Kind) -> float:
+        if self._under_way >= MAX_UNDER_WAY:
+            return math.inf
+        return self._limits.opens(kind, in_flight=self._slots.in_flight)
+
+    def _next_kind(self, now: float) -> Kind | None:
+        kinds: tuple[Kind, Kind] = (
+            ("submit", "poll") if self._submits_in_a_row < SUBMITS_IN_A_ROW else ("poll", "submit")
         )
-        if turn.announce is not None:
-            self._untold.update(dict.fromkeys(lower, turn.announce))
-        turn.waits_for_room = turn.kind == "submit" and self.accepted > 0
-        self._closed()
+        return next((kind for kind in kinds if self._waiting[kind] and self._opens(kind) <= now), None)
+
+    def _send(self, permit: Permit, *, now: float) -> None:
+        permit.sent = self._limits.take(now)
+        self._under_way += 1
+        self._submits_in_a_row = self._submits_in_a_row + 1 if permit.kind == "submit" else 0
+        if permit.slot is not None:
+            self._slots.sent(permit.slot)
+
+    def _land(self, permit: Permit) -> None:
+        if permit.slot is not None:
+            self._slots.refused(permit.slot)
+
+    def _refused(self, permit: Permit, *, asked: float | None) -> None:
+        limits, now = self._limits, self.now()
+        before = limits.closed_until
+        seconds, learned = limits.refused(
+            permit.kind, sent=permit.sent, now=now, asked=asked, tasks=self._slots.accepted_tasks
+        )
+        permit.not_before = now + seconds
+        permit.waits_for_room = permit.kind == "submit" and self._slots.accepted_tasks > 0
+        if permit.announce is not None:
+            # Of a burst that is refused, each answer makes the pause a moment longer: that is one pause.
+            if limits.closed_until > max(now, before + 1.0):
+                permit.announce(events.Paused(seconds=limits.closed_until - now, asked=asked))
+            for limit in learned:
+                value = limits.rate.rate(now) if limit == "requests" else limits.concurrency.limit
+                permit.announce(events.LimitLearned(limit=limit, value=value))
+        if limits.closed_until > before:
+            self._send_away(now)
 
     def _send_away(self, now: float) -> None:
-        left = self._allowance.closed_until - now
-        for _, _, future, turn in [entry for queue in self._queues.values() for entry in queue]:
-            if not future.done() and turn.patience < left:
-                future.set_exception(self._impatient(now))
-                self._gone()
+        """Tell those that the pause is longer than they may wait."""
+        left = self._limits.closed_until - now
+        for queue in self._waiting.values():
+            for entry in [entry for entry in queue if entry[2].max_wait < left]:
+                queue.remove(entry)
+                if not entry[3].done():
+                    entry[3].set_exception(self._too_long(now))
 
-    def _impatient(self, now: float) -> RateLimitError:
-        left = self._allowance.closed_until - now
+    def _too_long(self, now: float) -> RateLimitError:
+        left = self._limits.closed_until - now
         return RateLimitError(f"PiAPI asked for a pause that lasts {left:.0f} s more", retry_after=left)
-
-
-def _was_given(future: "asyncio.Future[None]") -> bool:
-    """Whether what was waited for was given in the same moment in which the waiting was cancelled."""
-    return future.done() and not future.cancelled() and future.exception() is None

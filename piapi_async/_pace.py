@@ -1,9 +1,14 @@
-"""What the server is believed to bear, as mathematics: a pace that is learned, and a cap that is learned. No I/O.
+"""What the server bears, learned from its refusals. No I/O.
 
-Nobody says how many requests a second PiAPI bears. A `Pace` begins without a limit, or with the one it was told, falls
-on a refusal to a little less than what was accepted in the second before, and grows back as TCP CUBIC does: quickly
-while it is far below the rate that failed, very slowly round it, and ever faster beyond it. Requests are spread evenly
-at that pace, since a burst meets a limit that the same number of requests, spread, would have kept.
+PiAPI publishes no request rate. The limit that is known is on tasks in flight: 1, 5 or 30 by plan. A 429 does not say
+which limit it means, so each part of this learns from what only its own limit explains:
+
+- a 429 makes everybody pause (`HostLimits`), but for a single one among many accepted requests that asks for no more
+  than a second: a crowded gateway gives such at random, and the others go on meanwhile;
+- three submits refused in a row, with none accepted beside as many tasks, are a limit on tasks in flight
+  (`AdaptiveConcurrency`);
+- a rate is too high when a substantial share of what was sent at it is refused, or when single refusals end as it falls
+  a little (`AdaptiveRate`).
 
 Times are seconds on any clock that does not go back.
 """
@@ -11,234 +16,337 @@ Times are seconds on any clock that does not go back.
 import math
 from collections import deque
 from contextlib import suppress
+from typing import Literal
 
 import attrs
 
-Sent = tuple[float, float]
-"""When a request went: the time, and the time without what was spent in pauses."""
+Kind = Literal["submit", "poll"]
+"""A paid submit, or anything that costs nothing."""
 
-PLATEAU = 15.0
-"""Seconds after the first fall until the pace that failed is reached again; twice as many after each further one."""
+Limit = Literal["requests", "tasks in flight"]
 
-PLATEAU_MAX = 60.0
-"""The most of them, if a refusal costs a pause of 1 s or less."""
+Sent = tuple[float, bool]
+"""When a request was sent, and whether that was as soon as the rate allowed."""
 
-DEAR = 5.0
-"""Where it costs more, they grow with it, up to so many times."""
+SLACK_SECONDS = 0.1
+"""By how much a request may be ahead of its time, so that timers which fire late lose nothing."""
 
-FALL = 0.07
-"""How much of the accepted rate is given up at a fall."""
+SUBSTANTIAL_SHARE, SUBSTANTIAL_NUMBER = 0.2, 3
+"""Refusals among the requests of a second, in part and in number, that show a rate too high. Where 5 % are refused at
+random, about 1 of 100 seconds with twenty requests looks so, and hardly one with a hundred."""
 
-CREDIT_SECONDS = (10.0, 150.0)
-"""The least and the most seconds over which a mean rate tells something of it."""
+ISOLATED_AMONG = 10
+"""A smaller part is isolated where at least so many others were not refused in that second."""
 
-CREDIT = 0.7
-"""A mean rate below this part of the last second's shows that the server gives credit, which is used up."""
+SINGLE_FALL, MAX_SINGLE_FALLS = 0.85, 3
+"""What is left of a learned rate when a single request is refused that was sent as soon as it allowed; and how often in
+a row."""
 
-SLOWEST = 0.02
+RANDOM_SHARE = 0.1
+"""Where that many falls did not help, and a smaller part than this was refused meanwhile, the rate is not the cause."""
+
+IGNORE_SECONDS = 30.0
+"""How long single refusals are ignored then."""
+
+MIN_RATE = 0.02
 """Requests a second that are always tried."""
 
-SLACK = 0.1
-"""Seconds by which a request may be ahead of its time, so that timers which fire late lose nothing."""
+GROWTH_SECONDS = 45.0
+"""Time in which a rate that fell doubles, if the refusal cost a pause of 1 s or less; it grows with the pause, up to
+ten times. Its first third hardly changes the rate, so that a limit that was just found is kept to for a while."""
 
-FEW = 3.0
-"""Requests in a second up to which one refusal says nothing of the pace; a second one soon after it does."""
+DEFAULT_PAUSE_SECONDS = 1.0
+"""The pause after a 429 that does not say how long."""
 
-SOON = 60.0
-"""Seconds within which two refusals belong together."""
+MAX_DEFAULT_PAUSE_SECONDS = 32.0
+"""The same, when 429 follows 429 and nothing is accepted: the pause is doubled each time up to this."""
 
-STRIKES = 2
-"""After so many refusals a further one is certain to be due to the cap; each task more that is accepted undoes some."""
+PROBE_SECONDS = 5.0
+"""How long the others wait for the answer to a probe."""
 
-PROBE = 5.0
-"""Seconds until one task more is tried after the cap has refused one; doubled each time up to `PROBE_MAX`."""
+REFUSALS_IN_A_ROW = 3
+"""Submits refused in a row that only a limit on tasks in flight explains."""
 
-PROBE_MAX = 300.0
+CONCURRENCY_PROBE_SECONDS, MAX_CONCURRENCY_PROBE_SECONDS = 5.0, 300.0
+"""Time until one task more is tried after the learned limit has refused one, doubled each time; and the longest."""
 
 
 @attrs.define(kw_only=True, eq=False)
-class Pace:
-    """How many requests a second may go.
+class AdaptiveRate:
+    """How many requests a second may be sent, evenly spread.
 
     In any stretch of time no more than `ceiling` times its seconds, and 1 + `ceiling` times `slack`, pass.
 
     Args:
-        ceiling: The most there may ever be.
+        ceiling: The rate that the user set; infinite when none was.
 
         slack: Seconds by which a request may be ahead of its time.
 
     Attributes:
-        knee: The rate that was refused last, as far as it was accepted; infinite as long as none was.
+        limit: The learned rate when it fell last; infinite as long as it never did.
     """
 
     ceiling: float = math.inf
-    slack: float = SLACK
-    knee: float = attrs.field(default=math.inf, init=False)
+    slack: float = SLACK_SECONDS
+    limit: float = attrs.field(default=math.inf, init=False)
+    _sent_since: int = attrs.field(default=0, init=False)
+    _refused_since: int = attrs.field(default=0, init=False)
+    _single_falls: int = attrs.field(default=0, init=False)
+    _before_falls: float = attrs.field(default=math.inf, init=False)
+    _ignore_until: float = attrs.field(default=-math.inf, init=False)
     _fell_at: float = attrs.field(default=-math.inf, init=False)
-    _refused_at: float = attrs.field(default=-math.inf, init=False)
-    _plateau: float = attrs.field(default=PLATEAU / 2, init=False)
-    _before: float = attrs.field(default=math.inf, init=False)
-    _mean: float = attrs.field(default=math.inf, init=False)
-    _accepted: int = attrs.field(default=0, init=False)
-    _recent: deque[float] = attrs.field(factory=deque, init=False)
+    _growth: float = attrs.field(default=GROWTH_SECONDS, init=False)
     _step: float = attrs.field(default=0.0, init=False)
     _due: float = attrs.field(default=-math.inf, init=False)
+    # When the requests of the last second were sent, as far as they were not refused, and were.
+    _accepted: deque[float] = attrs.field(factory=deque, init=False)
+    _refused: deque[float] = attrs.field(factory=deque, init=False)
 
     def rate(self, now: float) -> float:
         """Requests a second at that time."""
-        if self.knee == math.inf:
+        if self.limit == math.inf:
             return self.ceiling
-        way = (now - self._fell_at) / self._plateau - 1.0
-        return min(self.ceiling, self.knee * (1.0 + FALL * way**3))
+        return min(self.ceiling, self.limit * (1.0 + ((now - self._fell_at) / self._growth) ** 3))
 
     @property
     def opens(self) -> float:
-        """When the next request may go."""
+        """When the next request may be sent."""
         return self._due - self.slack
 
-    @property
-    def is_near(self) -> bool:
-        """Whether about as much is being sent as is known to be the limit."""
-        return self._level >= 0.8 * self.knee
-
-    def was_refused(self, now: float) -> bool:
-        """Whether this pace met a refusal lately."""
-        return now - self._refused_at < SOON
-
-    def take(self, sent: Sent) -> None:
-        """Let one request go. `opens` must not lie ahead."""
-        now, beat = sent
-        while self._recent and self._recent[0] <= beat - 1.0:
-            self._recent.popleft()
-        self._recent.append(beat)
-        self._accepted += 1
+    def take(self, now: float) -> Sent:
+        """Send one request. `opens` must not lie ahead."""
+        self._accepted.append(now)
+        self._sent_since += 1
+        sent = now, now < self._due + self.slack
         self._step = 1.0 / self.rate(now)
         self._due = max(self._due, now) + self._step
+        self._forget_before(now - 1.0)
+        return sent
+
+    def _forget_before(self, time: float) -> None:
+        for times in (self._accepted, self._refused):
+            while times and times[0] <= time:
+                times.popleft()
 
     def give_back(self, sent: Sent, *, now: float) -> None:
-        """Undo a `take`: the request did not go."""
+        """Undo a `take`: the request was not sent."""
         self._forget(sent)
         self._due -= min(self._step, 1.0 / self.rate(now))
 
     def _forget(self, sent: Sent) -> None:
-        self._accepted -= 1
         with suppress(ValueError):  # it was longer ago
-            self._recent.remove(sent[1])
+            self._accepted.remove(sent[0])
+
+    def count_refusal(self, sent: Sent) -> None:
+        """A request was refused, for whatever reason."""
+        self._forget(sent)
+        self._refused.append(sent[0])
+        self._refused_since += 1
 
     @property
-    def _level(self) -> int:
-        """How many requests went in the last second in which any could, without those refused."""
-        return len(self._recent)
+    def is_isolated(self) -> bool:
+        """Whether refusals are few among many requests of the last second."""
+        return len(self._accepted) >= ISOLATED_AMONG and not self._is_substantial
 
     @property
-    def is_fast(self) -> bool:
-        """Whether the pace is not far from what was refused before, as far as that is known."""
-        return self.knee == math.inf or self._level >= 0.5 * self.knee
+    def _is_substantial(self) -> bool:
+        accepted, refused = len(self._accepted), len(self._refused)
+        return refused >= SUBSTANTIAL_NUMBER and refused >= SUBSTANTIAL_SHARE * (accepted + refused)
 
-    def refused(self, *, sent: Sent, now: float, pause: float, is_cause: bool, by_mean: bool = False) -> bool:
-        """Learn that a request was refused.
+    def refused(self, *, sent: Sent, now: float, pause: float) -> bool:
+        """Learn from a refusal, which was counted, that may be due to the rate.
 
         Args:
-            sent: When it went. What went before the last fall belongs to the burst that the fall was for, and only
-                tells how much of it was accepted.
+            sent: When it was sent. What was under way when the rate fell belongs to the round that it fell for: it
+                tells more exactly how much was accepted of that, and is no further fall.
 
             now: When the refusal came.
 
-            pause: For how long everybody pauses.
-
-            is_cause: Whether this pace was too high; otherwise it only learns that the request was not accepted.
-
-            by_mean: Whether the server may count by the minute.
+            pause: How long it asks to pause.
 
         Returns:
-            Whether the pace has fallen.
+            Whether the rate fell.
         """
         is_new = sent[0] > self._fell_at
-        is_second = self._refused_at < sent[0] and self.was_refused(now)
-        is_sure = self._level > FEW or is_second or not is_new
-        self._refused_at = now
-        self._forget(sent)
-        if not (is_cause and is_sure):
+        if self._is_substantial:
+            # Never by more than a half at once: what was accepted tells little where few answers are in.
+            accepted, refused = len(self._accepted), len(self._refused)
+            self.limit = max(MIN_RATE, accepted, (accepted + refused) / 2)
+            self._single_falls = 0
+        elif self.limit < math.inf and sent[1] and sent[0] > self._fell_at + 1.0 and now >= self._ignore_until:
+            if now - self._fell_at > self._growth / 3:
+                self._single_falls = 0
+            if self._single_falls == 0:
+                self._before_falls, self._sent_since, self._refused_since = self.rate(now), 0, 0
+            self._single_falls += 1
+            self.limit = max(MIN_RATE, SINGLE_FALL * self.rate(now))
+            if self._single_falls > MAX_SINGLE_FALLS and self._refused_since < RANDOM_SHARE * self._sent_since:
+                self.limit, self._ignore_until, self._single_falls = self._before_falls, now + IGNORE_SECONDS, 0
+                is_new = False
+        else:
             return False
-        if is_new:
-            seconds = now - self._fell_at
-            is_telling = by_mean and CREDIT_SECONDS[0] <= seconds <= CREDIT_SECONDS[1]
-            self._mean = self._accepted / seconds if is_telling else math.inf
-            self._before, self._accepted, self._fell_at = self.rate(now), 0, now
-            self._plateau = min(2 * self._plateau, PLATEAU_MAX * min(max(1.0, pause), DEAR))
-        seen = min(self._before, max(self._level, 1.0))
-        # A server that counts by the minute lets much go at once, and nothing for the rest of the minute.
-        self.knee = max(SLOWEST, 0.5 * seen, self._mean if self._mean < CREDIT * seen else seen)
+        self._fell_at = now
+        self._growth = GROWTH_SECONDS * min(max(1.0, pause), 10.0)
         return is_new
-
-    def lift(self) -> None:
-        """No limit but the ceiling: what was refused, was refused for another reason."""
-        self.knee = math.inf
 
 
 @attrs.define(kw_only=True, eq=False)
-class Cap:
+class AdaptiveConcurrency:
     """How many tasks may be in flight, where the server refuses more.
 
     It is what was in flight at the last refusal, so that each task that ends lets one go. More is tried from time to
-    time: one first, twice as many each time they are accepted, after an ever longer pause when they are refused.
+    time: one task first, twice as many each time that they are accepted, and after an ever longer pause when they are
+    refused. So a limit that was suspected wrongly is gone after a few round trips.
 
     Attributes:
-        limit: The cap; infinite as long as nothing was refused.
+        limit: The limit; infinite as long as none was met.
     """
 
     limit: float = attrs.field(default=math.inf, init=False)
-    _strikes: float = attrs.field(default=0.0, init=False)
+    _in_a_row: int = attrs.field(default=0, init=False)
+    _suspected: int = attrs.field(default=0, init=False)
     _extra: int = attrs.field(default=1, init=False)
     _pause: float = attrs.field(default=0.0, init=False)
     _probe_at: float = attrs.field(default=-math.inf, init=False)
-    _refused_at: float = attrs.field(default=-math.inf, init=False)
-
-    @property
-    def is_hit(self) -> bool:
-        """Whether one more refusal is certain to be due to the cap."""
-        return self._strikes >= STRIKES
+    _learned_at: float = attrs.field(default=-math.inf, init=False)
 
     @property
     def is_certain(self) -> bool:
-        """Whether this is a cap, and not just the suspicion of one."""
+        """Whether the limit was met more than once."""
         return self._pause > 0.0
 
     def opens(self, in_flight: int) -> float:
-        """When one more may go, beside so many; infinity when first one has to end."""
+        """When one more may be submitted beside so many; infinity when one of these has to end first."""
         if in_flight < self.limit:
             return -math.inf
         return self._probe_at if in_flight < self.limit + self._extra else math.inf
 
-    def accepted(self, in_flight: int, *, now: float) -> None:
-        """So many are in flight, the one just accepted included."""
-        if in_flight > self.limit:
-            self.limit = in_flight
-            self._extra += 1
-            self._strikes *= 0.8
+    def accepted(self, tasks: int, *, now: float) -> None:
+        """A submit was accepted, and with it so many tasks are not over."""
+        if tasks > self._suspected:
+            self._in_a_row = 0
+        if tasks > self.limit:
+            self.limit = tasks
+            self._extra *= 2
             self._pause = self._pause / 2 if self._pause > 1.0 else 0.0
             self._probe_at = now + self._pause
 
-    def refused(self, in_flight: int, *, sent: float, now: float, is_cause: bool) -> bool:
-        """Learn that one more than so many was refused.
+    def refused(self, tasks: int, *, sent: float, now: float) -> bool:
+        """Learn that a submit was refused.
 
         Args:
-            in_flight: How many are in flight without it.
+            tasks: How many were accepted and are not over. Where answers overtake each other they may be fewer than the
+                server has; the acceptances that come then correct it.
 
-            sent: When it went.
+            sent: When it was sent.
 
             now: When the refusal came.
 
-            is_cause: Whether that is certain to be the reason; otherwise one more is tried at once.
+        Returns:
+            Whether this confirmed the limit.
+        """
+        if self._in_a_row == 0 or tasks < self._suspected:  # beside fewer it is another suspicion
+            self._in_a_row, self._suspected = 0, tasks
+        self._in_a_row += 1
+        if self._in_a_row < REFUSALS_IN_A_ROW or self._suspected == 0:
+            return False
+        # The first round that is refused raises a suspicion, which one more submit tests at once.
+        is_confirmed = self.limit < math.inf and sent > self._learned_at
+        if is_confirmed:
+            self._pause = min(max(2 * self._pause, CONCURRENCY_PROBE_SECONDS), MAX_CONCURRENCY_PROBE_SECONDS)
+        if self.limit == math.inf or is_confirmed:
+            self._learned_at = now
+        self.limit, self._extra = min(self.limit, self._suspected), 1
+        self._probe_at = now + self._pause
+        return is_confirmed
+
+
+@attrs.define(kw_only=True, eq=False)
+class HostLimits:
+    """The limits of one host, as they are known. They outlast the event loop.
+
+    Args:
+        rate: How many requests a second may be sent.
+
+        max_pause: The longest pause that a 429 is obeyed for, in seconds.
+
+    Attributes:
+        closed_until: Nothing is sent before that time.
+
+        concurrency: How many tasks may be in flight.
+    """
+
+    rate: AdaptiveRate = attrs.field(factory=AdaptiveRate)
+    max_pause: float = math.inf
+    closed_until: float = attrs.field(default=-math.inf, init=False)
+    concurrency: AdaptiveConcurrency = attrs.field(factory=AdaptiveConcurrency, init=False)
+    _refused_at: float = attrs.field(default=-math.inf, init=False)
+    _in_a_row: int = attrs.field(default=0, init=False)
+    _is_accepting: bool = attrs.field(default=True, init=False)
+    _needs_probe: bool = attrs.field(default=False, init=False)
+    _probe_until: float = attrs.field(default=-math.inf, init=False)
+
+    def opens(self, kind: Kind, *, in_flight: int) -> float:
+        """When a request may be sent, beside so many tasks in flight; infinity when one of these has to end first."""
+        opens = max(self.closed_until, self._probe_until, self.rate.opens)
+        return max(opens, self.concurrency.opens(in_flight)) if kind == "submit" else opens
+
+    def take(self, now: float) -> Sent:
+        """Send a request."""
+        if self._needs_probe:
+            self._probe_until = now + PROBE_SECONDS
+        return self.rate.take(now)
+
+    def give_back(self, sent: Sent, *, now: float) -> None:
+        """The request was not sent."""
+        self.rate.give_back(sent, now=now)
+        self.answered(sent, is_accepted=False)
+
+    def answered(self, sent: Sent, *, is_accepted: bool) -> None:
+        """A request was not refused: it was accepted, or there is no telling."""
+        if sent[0] > self._refused_at:
+            self._probe_until = -math.inf
+            if is_accepted:
+                self._is_accepting, self._needs_probe = True, False
+
+    def pause(self, seconds: float, *, now: float) -> None:
+        """Send nothing for that long; a longer pause stays."""
+        self.closed_until = max(self.closed_until, now + seconds)
+
+    def refused(
+        self, kind: Kind, *, sent: Sent, now: float, asked: float | None, tasks: int
+    ) -> tuple[float, tuple[Limit, ...]]:
+        """Learn from a 429, and pause for everybody unless it is isolated.
+
+        Args:
+            kind: What was refused.
+
+            sent: When it was sent.
+
+            now: When the answer came.
+
+            asked: For how long the server asks to pause, or `None` when it does not say.
+
+            tasks: How many tasks were accepted and are not over.
 
         Returns:
-            Whether the cap has become certain, or lower.
+            For how long that request has to pause, and the limits that were learned.
         """
-        is_new = sent > self._refused_at
-        self._strikes += is_new
-        is_cause = is_new and is_cause
-        if is_cause:
-            self._pause = min(max(2 * self._pause, PROBE), PROBE_MAX)
-        self.limit, self._extra = max(1, min(self.limit, in_flight)), 1
-        self._refused_at, self._probe_at = now, now + self._pause
-        return is_cause
+        if sent[0] > self._refused_at:
+            self._in_a_row = 0 if self._is_accepting else self._in_a_row + 1
+            self._refused_at, self._is_accepting, self._probe_until = now, False, -math.inf
+        unsaid = min(DEFAULT_PAUSE_SECONDS * 2.0**self._in_a_row, MAX_DEFAULT_PAUSE_SECONDS)
+        seconds = min(unsaid if asked is None else asked, self.max_pause)
+        self.rate.count_refusal(sent)
+        if seconds > DEFAULT_PAUSE_SECONDS or not self.rate.is_isolated:
+            self.pause(seconds, now=now)
+        learned: list[Limit] = []
+        # Refused right after a pause, with nothing accepted between, it was the pause that was too short.
+        if self._in_a_row == 0 and self.rate.refused(sent=sent, now=now, pause=seconds):
+            learned.append("requests")
+        if kind == "submit" and self.concurrency.refused(tasks, sent=sent[0], now=now):
+            learned.append("tasks in flight")
+        # Where many would be refused once more, one request goes ahead when the pause is over.
+        if self._in_a_row or not self.rate.is_isolated or (asked or 0.0) > self.max_pause:
+            self._needs_probe = True
+        return seconds, tuple(learned)

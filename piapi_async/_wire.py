@@ -21,6 +21,7 @@ import attrs
 from piapi_async import _checks, _media, errors
 from piapi_async._text import clipped
 from piapi_async.account import Account, parse_account
+from piapi_async.prices import MAX_POINTS
 from piapi_async.task import Image, TaskFault, TaskInfo, TaskStatus, Usage
 
 RETRY_AFTER_MAX = 3600.0
@@ -624,9 +625,15 @@ def _images(output: Mapping[str, Any]) -> tuple[Image, ...]:
 
 
 def _usage(value: object) -> Usage | None:
-    if not isinstance(value, dict):
+    """What a task costs, or `None` where that cannot be read: money that is unknown must not be taken for none."""
+    usage = _mapping(value)
+    consume: Any = usage.get("consume")
+    if isinstance(consume, str) and consume.isascii() and consume.isdigit():
+        consume = int(consume[:20])
+    if isinstance(consume, bool) or not isinstance(consume, int | float) or not 0 <= consume < math.inf:
         return None
-    return Usage(type=_word(value.get("type")), frozen=_int(value.get("frozen")), consume=_int(value.get("consume")))
+    consume = int(min(consume, MAX_POINTS))
+    return Usage(type=_word(usage.get("type")), frozen=_int(usage.get("frozen")), consume=consume)
 
 
 def _fault(value: object, *, secrets: Collection[str]) -> TaskFault | None:

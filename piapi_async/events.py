@@ -87,11 +87,30 @@ class Retrying:
 
 
 @attrs.frozen(kw_only=True)
+class Paused:
+    """A 429 makes everybody pause: until its end nothing more is sent to that host.
+
+    Attributes:
+        seconds: How long, at most `Governor.max_pause`.
+
+        asked: How many seconds the server asked for; `None` when it did not say.
+    """
+
+    level = logging.INFO
+    seconds: float
+    asked: float | None
+
+    def __str__(self) -> str:
+        asked = "" if self.asked is None or self.asked <= self.seconds else f", the server asked for {self.asked:.0f} s"
+        return f"answered 429, pausing for {self.seconds:.1f} s{asked}"
+
+
+@attrs.frozen(kw_only=True)
 class LimitLearned:
     """What PiAPI bears, as far as its refusals show, or the account says.
 
     Attributes:
-        limit: `"requests"`, `"submits"` or `"looks"`, of which so many a second, or `"tasks in flight"`.
+        limit: `"requests"`, of which so many a second, or `"tasks in flight"`.
 
         value: How much that is; infinite when no limit is known.
     """
@@ -141,7 +160,18 @@ class Saved:
         return f"saved {self.path}"
 
 
-Event = Submitted | Looked | LookFailed | UnknownStatus | Retrying | LimitLearned | SubmissionInDoubt | Detached | Saved
+Event = (
+    Submitted
+    | Looked
+    | LookFailed
+    | UnknownStatus
+    | Retrying
+    | Paused
+    | LimitLearned
+    | SubmissionInDoubt
+    | Detached
+    | Saved
+)
 Observer = Callable[[Event], None]
 
 

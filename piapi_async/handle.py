@@ -145,6 +145,7 @@ class TaskHandle:
             submitted_at=self._submitted_at,
         )
         self._waiters += 1
+        self._api.governor.watch(self._task_id, by=1)
         try:
             info = await watch.run()
         except asyncio.CancelledError:
@@ -158,6 +159,7 @@ class TaskHandle:
             raise
         finally:
             self._waiters -= 1
+            self._api.governor.watch(self._task_id, by=-1)
         if info is None:
             raise self._timed_out(limit)
         return info

@@ -1,4 +1,4 @@
-"""`Governor`: what all sessions of an account share, so that everything they send stays within what PiAPI bears."""
+"""`Governor`: the limits of an account, those that the user sets and those that are learned, shared by its sessions."""
 
 import asyncio
 import math
@@ -9,15 +9,17 @@ from typing import Any, Literal
 import attrs
 
 from piapi_async import _checks, events
-from piapi_async._allowance import Allowance, Kind, Limit
-from piapi_async._gate import Announce, Gate, Place, Turn
+from piapi_async._gate import Announce, Permit, RequestQueue
 from piapi_async._loop import PerLoop
-from piapi_async._pace import SLACK
+from piapi_async._pace import DEFAULT_PAUSE_SECONDS, SLACK_SECONDS, AdaptiveRate, HostLimits, Kind
+from piapi_async._slots import Poll, Slot, SlotPool
 from piapi_async.account import Account
 from piapi_async.errors import PiAPIError
+from piapi_async.retry import MAX_PAUSE_SECONDS
+from piapi_async.task import TaskInfo
 
-ACCOUNT_LIFE = 600.0
-"""Seconds for which the cap that the service told is believed."""
+ACCOUNT_SECONDS = 600.0
+"""How long the number of tasks in flight that the service told is believed."""
 
 Ask = Callable[[], Awaitable[Account]]
 
@@ -30,8 +32,8 @@ def _check_cap(instance: object, attribute: "attrs.Attribute[Any]", value: objec
         _checks.number(at_least=1, integer=True)(instance, attribute, value)
 
 
-def calm() -> float:
-    """No urgency."""
+def no_priority() -> float:
+    """The priority of requests that are sent in order of arrival."""
     return 0.0
 
 
@@ -39,28 +41,44 @@ def calm() -> float:
 class Governor:
     """Keeps every request of an account within what the server bears. One object may serve several sessions.
 
-    PiAPI publishes no rate. The governor begins without one, learns from each 429, and spreads requests evenly over
-    time at a rate which grows back slowly. Submits and looks have a budget each, and one for both; they take turns, so
-    that neither starves. A 429 makes everybody pause for as long as it says, for 1 s when it does not.
+    PiAPI publishes no request rate; what is known is a limit on tasks in flight (1, 5 or 30 by plan). So the governor
+    begins without limits but those that it is given, and learns from each 429:
 
-    Where submits are refused while tasks are in flight, it learns how many of these the server bears, and lets a new
-    one go when one ends.
+    - Everybody pauses for as long as it says, up to `max_pause`, and for 1 s when it does not say. Where many were
+      refused, and after a pause that was cut short, one request goes ahead as a probe; the others follow its answer.
+    - Where a substantial share of what was sent in a second is refused, the rate falls, by half at most, and grows
+      back. A few 429s that have nothing to do with the rate leave it as it is.
+    - Where submits are refused in a row while tasks are in flight, their number is the limit: a new one is submitted
+      when one ends, and one more is tried from time to time.
 
-    What it learned outlasts the event loop. It is not made for several threads.
+    A pause is an event (`events.Paused`), and so is a limit that was learned (`events.LimitLearned`).
+
+    Submits are sent in order of arrival, polls by priority, and the two kinds take turns, so that neither starves. A
+    host other than the API's, such as the upload's, has a pause and a rate of its own.
+
+    A task is in flight from its submit until it is seen to be over, by whichever poll: `await handle`, `refresh`,
+    `get_task`, another handle with its id. While a submit waits for one to end, tasks in flight that nobody waits for
+    are polled as well, so that submitting many and waiting afterwards, or dropping handles, works within the limit. A
+    task that nobody waits for counts for at most 15 minutes.
+
+    What was learned outlasts the event loop. It is not made for several threads.
 
     Args:
-        requests_per_second: The most requests a second, of all kinds but downloads; `None` for what the server bears.
+        requests_per_second: The most requests a second, of all kinds but downloads, to each host; `None` for what it
+            bears.
 
         burst: How many requests may go at once after a pause, at least 1; by default 1 and what a tenth of a second
             allows. In no stretch of time more than its seconds times `requests_per_second`, plus this, go out.
 
-        max_in_flight: How many tasks `Session.run` keeps submitted and not over at once; `"account"` for what the
-            service says the account may have (`Account.max_concurrent_tasks`), asked for at the first `run` and every
-            10 minutes, where an answer that fails or says nothing leaves the cap as it was, at first none; `None` for
-            no cap.
+        max_in_flight: How many tasks are kept submitted and not over at once; `"account"` for what the service says
+            the account may have (`Account.max_concurrent_tasks`), asked for at the first submit and every 10 minutes,
+            where an answer that fails or says nothing leaves the limit as it was, at first none; `None` for no limit
+            but the learned one.
+
+        max_pause: The longest pause, in seconds, that a 429 is obeyed for: 120 s by default.
 
     Raises:
-        TypeError: An argument is no number.
+        TypeError: An argument is not a number.
         ValueError: An argument is out of its range, or `burst` is given without `requests_per_second`.
     """
 
@@ -73,107 +91,138 @@ class Governor:
     max_in_flight: int | Literal["account"] | None = attrs.field(
         default=None, validator=_check_cap, on_setattr=attrs.setters.frozen
     )
-    _allowance: Allowance = attrs.field(init=False)
-    _gates: PerLoop[Gate] = attrs.field(init=False)
-    _last: Gate | None = attrs.field(default=None, init=False)
+    max_pause: float = attrs.field(
+        default=MAX_PAUSE_SECONDS, validator=_checks.number(at_least=0), on_setattr=attrs.setters.frozen
+    )
+    _hosts: dict[str, HostLimits] = attrs.field(factory=dict, init=False)
+    _queues: PerLoop[dict[str, RequestQueue]] = attrs.field(factory=lambda: PerLoop(dict), init=False)
+    _pools: PerLoop[SlotPool] = attrs.field(init=False)
+    _last: tuple[RequestQueue, SlotPool] | None = attrs.field(default=None, init=False)
     _asking: PerLoop[asyncio.Lock] = attrs.field(factory=lambda: PerLoop(asyncio.Lock), init=False)
     _asked_at: float = attrs.field(default=-math.inf, init=False)
-    _places: float = attrs.field(default=math.inf, init=False)
+    _size: float = attrs.field(default=math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
-        ceiling, slack = self.requests_per_second or math.inf, SLACK
-        if self.burst is not None:
-            if self.requests_per_second is None:
-                raise ValueError(f"burst needs requests_per_second beside it, got burst={self.burst!r} alone")
-            slack = (self.burst - 1) / ceiling
-        self._allowance = Allowance(ceiling=ceiling, slack=slack)
-        self._gates = PerLoop(self._make_gate)
+        if self.burst is not None and self.requests_per_second is None:
+            raise ValueError(f"burst needs requests_per_second beside it, got burst={self.burst!r} alone")
         if isinstance(self.max_in_flight, int):
-            self._places = self.max_in_flight
+            self._size = self.max_in_flight
+        self._pools = PerLoop(self._make_pool)
+        self._limits("")
 
     def turn(
         self,
-        kind: Kind = "look",
+        kind: Kind = "poll",
         *,
-        patience: float = math.inf,
-        urgency: Callable[[], float] = calm,
-        place: Place | None = None,
+        host: str = "",
+        max_wait: float = math.inf,
+        priority: Callable[[], float] = no_priority,
+        slot: Slot | None = None,
         announce: Announce | None = None,
-    ) -> Turn:
+    ) -> Permit:
         """The right to send one request, to be held with `async with` from before it is sent until it is answered.
 
         A `RateLimitError` that ends the `with` is what the governor learns from.
 
         Args:
-            kind: `"submit"`, or `"look"` for all that costs nothing.
+            kind: `"submit"`, or `"poll"` for all that costs nothing.
 
-            patience: Seconds; a pause that lasts longer is a `RateLimitError` at once, not a long silence.
+            host: Which host is asked, where that is not the API's.
 
-            urgency: Which look goes first, asked for when it has to wait: one with an urgency of 5 goes before those
+            max_wait: Seconds; a pause that lasts longer is a `RateLimitError` at once, not a long silence.
+
+            priority: Which poll goes first, asked for when it has to wait: one with a priority of 5 goes before those
                 with 0 that came up to 5 s earlier.
 
-            place: The place in flight of the task that is submitted.
+            slot: The slot of the task that is submitted.
 
-            announce: Told of limits that were learned from this request.
+            announce: Told of pauses, and of limits that were learned from this request.
         """
-        return Turn(
-            gate=self._gates.get(), kind=kind, patience=patience, urgency=urgency, place=place, announce=announce
+        return Permit(
+            queue=self._queue(host), kind=kind, max_wait=max_wait, priority=priority, slot=slot, announce=announce
         )
 
-    def slot(self, *, ask: Ask | None = None, announce: Announce | None = None) -> Place:
-        """One of the places in flight, to be held with `async with`; given in order of arrival.
+    def slot(self, *, ask: Ask | None = None, poll: Poll | None = None, announce: Announce | None = None) -> Slot:
+        """A place among the tasks in flight, to be held with `async with` round a submit; in order of arrival.
 
         Args:
             ask: Asks the service about the account, for `max_in_flight="account"`.
+
+            poll: Polls a task that was accepted on it, while nobody waits for that and submits wait for room. What it
+                sees is to be told to `seen`.
 
             announce: Told of what the service said.
         """
         before = None
         if ask is not None and self.max_in_flight == "account":
-            before = partial(self._know_places, ask, announce)
-        return Place(gate=self._gates.get(), before=before)
+            before = partial(self._know_size, ask, announce)
+        self._queue("")  # is told when a slot is free
+        return Slot(pool=self._pools.get(), poll=poll, before=before)
+
+    def seen(self, info: TaskInfo) -> None:
+        """A task was polled: when it is over, its slot is free."""
+        self._pools.get().seen(info)
+
+    def watch(self, task_id: str, *, by: int) -> None:
+        """One coroutine more (`by=1`) waits for a task and polls it, or one fewer (`by=-1`)."""
+        self._pools.get().watch(task_id, by=by)
 
     def pause(self, seconds: float | None) -> None:
-        """Close the gate for everybody, for that many seconds from now; a longer pause under way stays.
+        """Send nothing to the API for that many seconds from now; a longer pause under way stays.
 
         Args:
-            seconds: What the server asked for, or `None` when it did not say.
+            seconds: How long, however long `max_pause` is; `None` for as long as after a 429 that does not say, 1 s.
         """
-        self._gates.get().close(seconds)
+        self._queue("").close(DEFAULT_PAUSE_SECONDS if seconds is None else seconds)
 
-    def _make_gate(self) -> Gate:
-        began = 0.0 if self._last is None else self._last.now()
-        self._last = Gate(self._allowance, began=began, places=lambda: self._places)
-        return self._last
+    def _limits(self, host: str) -> HostLimits:
+        if host not in self._hosts:
+            ceiling, slack = self.requests_per_second or math.inf, SLACK_SECONDS
+            if self.burst is not None:
+                slack = (self.burst - 1) / ceiling
+            rate = AdaptiveRate(ceiling=ceiling, slack=slack)
+            self._hosts[host] = HostLimits(rate=rate, max_pause=self.max_pause)
+        return self._hosts[host]
 
-    async def _know_places(self, ask: Ask, announce: Announce | None) -> None:
-        """Ask the service for the cap, unless somebody did so lately; those who come meanwhile wait for the answer."""
-        gate = self._gates.get()
-        if gate.now() - self._asked_at >= ACCOUNT_LIFE:
+    def _queue(self, host: str) -> RequestQueue:
+        queues = self._queues.get()
+        if host not in queues:
+            began = 0.0 if self._last is None else self._last[0].now()
+            slots = self._pools.get()
+            queues[host] = RequestQueue(self._limits(host), slots=slots, began=began)
+            if host == "":
+                slots.on_change = queues[host].pump
+                slots.is_blocked = lambda: queues[host].is_full
+                self._last = queues[host], slots
+        return queues[host]
+
+    def _make_pool(self) -> SlotPool:
+        return SlotPool(size=lambda: self._size, before=None if self._last is None else self._last[1])
+
+    async def _know_size(self, ask: Ask, announce: Announce | None) -> None:
+        """Ask the service for the limit, unless somebody just did; those who come meanwhile wait for the answer."""
+        now = self._queue("").now
+        if now() - self._asked_at >= ACCOUNT_SECONDS:
             async with self._asking.get():
-                if gate.now() - self._asked_at >= ACCOUNT_LIFE:
-                    told = await _most_in_flight(ask)
-                    self._set_places(told or self._places, announce=announce)
-                    self._asked_at = gate.now()
-                    gate.give_places()
-
-    def _set_places(self, places: float, *, announce: Announce | None) -> None:
-        is_news = places != self._places or math.isinf(places)
-        self._places = places
-        if is_news and announce is not None:
-            announce(events.LimitLearned(limit="tasks in flight", value=places))
+                if now() - self._asked_at >= ACCOUNT_SECONDS:
+                    told = await _most_in_flight(ask) or self._size
+                    is_news = told != self._size or math.isinf(told)
+                    self._size, self._asked_at = told, now()
+                    if is_news and announce is not None:
+                        announce(events.LimitLearned(limit="tasks in flight", value=told))
+                    self._pools.get().give()
 
     def __repr__(self) -> str:
-        now = 0.0 if self._last is None else self._last.now()
-        limits: tuple[Limit, ...] = ("requests", "submits", "looks")
-        rates = {limit: self._allowance.bears(limit, now=now) for limit in limits}
-        parts = [f"{limit} {rate:.3g}/s" for limit, rate in rates.items() if rate < math.inf]
-        cap = self._allowance.cap
-        most = min(self._places, cap.limit if cap.is_certain else math.inf)
-        if most < math.inf:
-            parts.append(f"{most:g} tasks in flight")
+        api = self._hosts[""]
+        rate = api.rate.rate(0.0 if self._last is None else self._last[0].now())
+        parts = [f"{rate:.3g} requests/s"] * (rate < math.inf)
+        most = min(self._size, api.concurrency.limit if api.concurrency.is_certain else math.inf)
+        parts += [f"at most {most:g} tasks in flight"] * (most < math.inf)
         if self._last is not None:
-            parts += self._last.describe()
+            queue, slots = self._last
+            parts += [f"{slots.in_flight} in flight"] * bool(slots.in_flight)
+            parts += [f"{slots.waiting} waiting for a slot"] * bool(slots.waiting)
+            parts += queue.describe()
         return f"<Governor {', '.join(parts) or 'no limits'}>"
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 POINTS_PER_USD = 10_000_000
 """Points that make a US dollar: measured by others and in agreement with the documented examples, not documented."""
 
+MAX_POINTS = 10**15
+"""The most that one task counts for, 100,000,000 USD: sums of absurd numbers stay numbers that can be stored."""
+
 
 def dollars(points: int) -> str:
     """Points as US dollars for people, to the hundredth of a cent; any number a server may send has its text."""
@@ -48,7 +51,7 @@ class PriceList:
         usd_per_image: US dollars for each picture, by model.
 
     Raises:
-        TypeError: A price is no number.
+        TypeError: A price is not a number.
         ValueError: A price is negative or not finite.
     """
 
@@ -63,7 +66,10 @@ class PriceList:
     def points(self, request: "Submittable") -> int | None:
         """What a request is expected to cost, in points; `None` when there is no price for its model."""
         usd = self.usd_per_image.get(request.model)
-        return None if usd is None else math.ceil(round(usd * POINTS_PER_USD, 3)) * _images(request)
+        if usd is None:
+            return None
+        # The decimal number that was written, not the binary one next to it, which may be a hair more.
+        return min(math.ceil(Decimal(str(usd)) * POINTS_PER_USD) * _images(request), MAX_POINTS)
 
     def estimate(self, request: "Submittable") -> float:
         """What a request is expected to cost, in US dollars.
@@ -82,8 +88,9 @@ class PriceList:
 def _images(request: "Submittable") -> int:
     """How many pictures are ordered: each is charged (https://piapi.ai/docs/flux-api/image-to-image)."""
     count = request.input.get("batch_size")
-    is_count = isinstance(count, int | float) and math.isfinite(count)
-    return max(1, math.ceil(count)) if is_count else 1  # type: ignore[arg-type] # a finite number
+    if isinstance(count, float) and math.isfinite(count):
+        count = math.ceil(count)
+    return max(1, count) if isinstance(count, int) else 1
 
 
 PRICES = PriceList(

@@ -30,6 +30,10 @@ RETRY_LOOK = (
 )
 """After these a look is repeated."""
 
+MAX_PAUSE_SECONDS = 120.0
+"""The longest `Retry-After` that is obeyed by default. Cloudflare, before the service, gives up on a request after as
+long; an hour or a day, as misconfigured proxies ask for, would end every wait."""
+
 Retriable = tuple[type[errors.PiAPIError], ...] | Callable[[errors.PiAPIError], bool]
 """After which errors another attempt may be made: their classes, or what tells it of each."""
 
@@ -137,5 +141,5 @@ def exponential(attempt: int, *, initial: float, base: float, maximum: float, ji
 
 
 def retry_after(met: object) -> float:
-    """Seconds the server asked to wait by what a request met, 0 when it asked for nothing."""
-    return getattr(met, "retry_after", None) or 0.0
+    """Seconds to wait since the server asked for it, up to `MAX_PAUSE_SECONDS`; 0 when it asked for nothing."""
+    return min(getattr(met, "retry_after", None) or 0.0, MAX_PAUSE_SECONDS)

@@ -13,7 +13,6 @@ from piapi_async import _arguments, _naming, _sources, _text, errors, events, fi
 from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
-from piapi_async._gate import Place
 from piapi_async._http import DEFAULT_TIMEOUT, Transport, time_limits
 from piapi_async._uploads import Uploads
 from piapi_async.account import Account
@@ -63,8 +62,8 @@ class Session:
 
         governor: The budget of the account; pass one object to several sessions to share it.
 
-        max_in_flight: How many tasks `run` keeps in flight at once, in place of a governor with that number;
-            `"account"` for as many as the account may have.
+        max_in_flight: How many tasks are kept in flight at once, in place of a governor with that number; `"account"`
+            for as many as the account may have.
 
         max_spend_usd: The most that the tasks submitted here may cost, in US dollars, by the estimates of those not
             over and what the service charged for the others; `None` for no limit.
@@ -152,6 +151,10 @@ class Session:
         It is sent again only when the service certainly did not accept it. Cancelling this while the request is under
         way waits up to 10 s for the answer, so that the task is not lost unnoticed.
 
+        It waits while as many tasks are in flight as may be (`max_in_flight`, or what was learned from refused
+        submits). A task is in flight until a poll sees that it is over: tasks whose handles nobody awaits are polled
+        meanwhile, so that many can be submitted first and awaited afterwards.
+
         Args:
             request: What is asked for: a typed request or a `TaskRequest`.
 
@@ -170,21 +173,20 @@ class Session:
             TypeError: This is no request, or its input holds something that is neither JSON nor a picture.
             ValueError: A local picture is too large or no picture.
         """
-        return await self._submit(request, webhook=webhook, journal=journal, place=None)
-
-    async def _submit(
-        self, request: Submittable, *, webhook: WebhookConfig | None, journal: Journal, place: Place | None
-    ) -> TaskHandle:
         _arguments.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
-        with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
-            async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
-                body = await _sources.encode_submit(request, webhook=webhook, rules=self._rules, upload=self._linked)
-                one = Submission(request=request, secret=secret, reservation=money, journal=journal, place=place)
-                try:
-                    info = await self._api.create(body, submission=one)
-                finally:
-                    body.release()
+        # The slot is the task's from its acceptance on, until a poll of anybody's sees that it is over.
+        async with self._api.slot() as slot:
+            with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
+                async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
+                    body = await _sources.encode_submit(
+                        request, webhook=webhook, rules=self._rules, upload=self._linked
+                    )
+                    one = Submission(request=request, secret=secret, reservation=money, journal=journal, slot=slot)
+                    try:
+                        info = await self._api.create(body, submission=one)
+                    finally:
+                        body.release()
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
 
     async def run(
@@ -214,9 +216,8 @@ class Session:
             ValueError: `timeout` is negative, or a local picture as for `submit`.
         """
         wait_limit(timeout, polling=self._polling)  # refused before the task is paid for
-        async with self._api.slot() as place:
-            handle = await self._submit(request, webhook=webhook, journal=journal, place=place)
-            return await handle.wait(timeout=timeout)
+        handle = await self.submit(request, webhook=webhook, journal=journal)
+        return await handle.wait(timeout=timeout)
 
     def task(self, task_id: str) -> TaskHandle:
         """Your end of a task that was submitted before, here or elsewhere. Sends nothing.

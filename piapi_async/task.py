@@ -223,7 +223,7 @@ class TaskInfo:
 
         images: The finished pictures, in the service's order; empty until there are any.
 
-        usage: What the service says it costs, or `None` when it did not say.
+        usage: What the service says it costs, or `None` when it did not say so in a number that can be read.
 
         created_at: When the service accepted the task (UTC, its clock), or `None`.
 

@@ -34,7 +34,7 @@ async def test_submit_after_a_429_can_still_be_in_doubt() -> None:
             with pytest.raises(SubmissionInDoubtError) as caught:
                 await session.submit(BEAR)
         assert len(server.received) == 2
-    assert [type(event) for event in log] == [events.Retrying, events.SubmissionInDoubt]
+    assert [type(event) for event in log] == [events.Paused, events.Retrying, events.SubmissionInDoubt]
     assert caught.value.key is None
 
 
@@ -98,7 +98,7 @@ async def test_retry_after_beyond_the_policys_time_is_not_waited_for() -> None:
 
 
 async def test_pause_beyond_the_policys_time_is_not_sat_out() -> None:
-    """While the gate is closed for longer than `retry.timeout`, every call fails at once and sends nothing."""
+    """During a pause that is longer than `retry.timeout` every call fails at once, sends nothing, and says how long."""
     async with RawServer(answer(status=429, headers={"Retry-After": "600"}), task()) as server:
         async with Session("k", base_url=server.url) as session:
             loop = asyncio.get_running_loop()
@@ -111,12 +111,12 @@ async def test_pause_beyond_the_policys_time_is_not_sat_out() -> None:
             ):
                 with pytest.raises(RateLimitError) as caught:
                     await act()
-                assert caught.value.retry_after == pytest.approx(600, abs=1)
+                assert caught.value.retry_after in (600, pytest.approx(120, abs=1))
             assert loop.time() - begun < 1
             assert len(server.received) == 1
-            await asyncio.sleep(545)
+            await asyncio.sleep(65)
             await session.get_task("t")
-            assert loop.time() - begun == pytest.approx(600, abs=1)
+            assert loop.time() - begun == pytest.approx(120, abs=1)
 
 
 @pytest.mark.parametrize(("moment", "begun"), [("on_request_start", False), ("on_request_end", True)])

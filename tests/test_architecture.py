@@ -24,7 +24,7 @@ ORDER = [
     # 1: policy
     [
         *("_clock", "_loop", "events", "retry", "_schedule", "_past", "_learning", "polling", "_watch"),
-        *("_pace", "_allowance", "_gate", "limits", "_budget", "_owner"),
+        *("_pace", "_slots", "_gate", "limits", "_budget", "_owner"),
     ],
     # 2: I/O
     [

@@ -4,14 +4,16 @@ import asyncio
 import json
 import math
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_server import RawServer, Received, task
 from strategies import JSON, answers
 
-from piapi_async import Account, Img2Img, Session, SubmissionInDoubtError, TaskRequest
+from piapi_async import Account, Backoff, Img2Img, Polling, Session, SubmissionInDoubtError, TaskRequest
 from piapi_async._wire import Answer, decode_account
 from piapi_async.emulator import Emulator
 from piapi_async.errors import (
@@ -20,6 +22,7 @@ from piapi_async.errors import (
     InvalidRequestError,
     PiAPIError,
     SpendLimitError,
+    TaskError,
     TaskFailedError,
     UnexpectedResponseError,
 )
@@ -104,6 +107,54 @@ async def test_a_failed_task_costs_what_the_service_says(failed_tasks: str, spen
                 await handle
             await paying.get_task(handle.task_id)
         assert paying.spent == spent
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "canceled"])
+@pytest.mark.parametrize(
+    "usage", [None, {}, [], {"frozen": 15000}, *({"consume": odd} for odd in (None, "much", "", -5, True, math.nan))]
+)
+async def test_a_cost_that_cannot_be_read_is_not_zero(usage: Any, status: str) -> None:
+    """Under a limit for three tasks three are paid for, whatever stands where their costs should: unknown is not 0."""
+    posts = 0
+
+    async def reply(request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
+        is_submit = request.head.startswith(b"POST")
+        posts += is_submit
+        seen = "pending" if is_submit else status
+        writer.write(task(f"t-{posts}", seen, meta={"usage": usage}, output={"image_url": "https://e.com/a.png"}))
+        await writer.drain()
+
+    options: dict[str, Any] = {"max_spend_usd": 3 * PRICE, "polling": Polling(wait=Backoff())}
+    async with RawServer(reply) as server, Session("k", base_url=server.url, **options) as paying:
+        for _ in range(20):
+            with suppress(TaskError, SpendLimitError):
+                await paying.run(REQUEST)
+        assert (posts, paying.spent) == (3, pytest.approx(3 * PRICE))
+
+
+@pytest.mark.parametrize("consume", [10**400, "9" * 5000, 1e300])
+async def test_an_absurd_cost_ends_the_spending(consume: Any) -> None:
+    """A charge without end is believed, up to a number that sums and messages bear."""
+    replies = task("t"), task("t", "completed", meta={"usage": {"consume": consume}})
+    async with RawServer(*replies) as server, Session("k", base_url=server.url, max_spend_usd=1) as paying:
+        with suppress(TaskError):
+            await paying.run(REQUEST)
+        assert paying.spent == 1e8
+        with pytest.raises(SpendLimitError, match=r"100,000,000\.0000 USD"):
+            await paying.run(REQUEST)
+
+
+@pytest.mark.parametrize("limit", [1e300, 1.7e308, 10**300])
+async def test_an_absurd_limit_is_a_limit(limit: float) -> None:
+    """No number that may be spent overflows; an absurd price is refused under a sensible limit."""
+    async with Emulator() as emulator:
+        async with session(emulator, max_spend_usd=limit) as paying:
+            await paying.submit(REQUEST)
+        prices = PRICES.override({REQUEST.model: limit})
+        async with session(emulator, max_spend_usd=5, prices=prices) as paying:
+            with pytest.raises(SpendLimitError):
+                await paying.submit(REQUEST)
 
 
 async def test_what_the_service_does_not_report_stays_estimated() -> None:

@@ -45,9 +45,24 @@ SAYS: list[tuple[events.Event, int, str]] = [
         "submit again in 1.2 s, attempt 2 failed: cannot connect to api.piapi.ai; nothing was sent",
     ),
     (
-        events.LimitLearned(limit="looks", value=18.6),
+        events.Paused(seconds=1.0, asked=None),
         logging.INFO,
-        "PiAPI seems to bear 18.6 looks a second",
+        "answered 429, pausing for 1.0 s",
+    ),
+    (
+        events.Paused(seconds=8.0, asked=8.0),
+        logging.INFO,
+        "answered 429, pausing for 8.0 s",
+    ),
+    (
+        events.Paused(seconds=120.0, asked=3600.0),
+        logging.INFO,
+        "answered 429, pausing for 120.0 s, the server asked for 3600 s",
+    ),
+    (
+        events.LimitLearned(limit="requests", value=18.6),
+        logging.INFO,
+        "PiAPI seems to bear 18.6 requests a second",
     ),
     (
         events.LimitLearned(limit="tasks in flight", value=30),

@@ -24,6 +24,8 @@ URL = "https://example.com/a.jpg"
         (TaskRequest(model=flux.SCHNELL, task_type="txt2img", input={"batch_size": -3}), 0.0015),
         (TaskRequest(model=flux.SCHNELL, task_type="txt2img", input={"batch_size": math.nan}), 0.0015),
         (TaskRequest(model=flux.SCHNELL, task_type="txt2img", input={"batch_size": "3"}), 0.0015),
+        (TaskRequest(model=flux.SCHNELL, task_type="txt2img", input={"batch_size": 10**400}), 1e8),
+        (TaskRequest(model=flux.SCHNELL, task_type="txt2img", input={"batch_size": 1e300}), 1e8),
     ],
 )
 def test_a_request_tells_what_it_will_cost(request_: Any, usd: float) -> None:
@@ -57,6 +59,13 @@ def test_a_price_is_a_number_that_can_be_paid(price: Any) -> None:
     """Refused when the table is made, with the model's name."""
     with pytest.raises((TypeError, ValueError), match=r"price of 'm' must be US dollars >= 0"):
         PRICES.override({"m": price})
+
+
+@pytest.mark.parametrize("price", [1e300, 1.7e308, 10**400])
+def test_an_absurd_price_is_a_number_that_sums_bear(price: float) -> None:
+    """Whatever the table says, an estimate is at most 100,000,000 USD, and nothing overflows."""
+    request = TaskRequest(model="m", task_type="txt2img", input={"batch_size": 4})
+    assert request.estimate(prices=PRICES.override({"m": price})) == 1e8
 
 
 def test_a_table_is_a_mapping() -> None:

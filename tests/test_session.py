@@ -9,11 +9,12 @@ import weakref
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import RawServer, answer, closing, holding, in_thread, stall, task
+from raw_server import PNG, RawServer, answer, closing, holding, in_thread, stall, task
 
 from piapi_async import (
     Backoff,
@@ -643,13 +644,6 @@ async def test_one_governor_serves_two_sessions() -> None:
     assert _most_at_once(views) == 3
 
 
-async def test_submit_holds_no_place_in_flight() -> None:
-    """The cap is for `run`; `submit` alone never waits for a place, since nobody says when the task is over."""
-    async with RawServer(task()) as server, Session("k", base_url=server.url, max_in_flight=1) as session:
-        await asyncio.gather(*(session.submit(BEAR) for _ in range(5)))
-        assert len(server.received) == 5
-
-
 async def test_failed_run_gives_its_place_back() -> None:
     """A `run` that raises, before or after its submit, leaves its place to the next."""
     async with short() as server:
@@ -697,6 +691,53 @@ async def test_one_429_pauses_submits_too() -> None:
             await asyncio.gather(first, *others)
             assert loop.time() - begun == pytest.approx(8.0, abs=0.2)
             assert len(server.received) == 5
+
+
+async def test_an_hour_of_retry_after_ends_no_wait() -> None:
+    """One poll of twenty tasks is answered with `Retry-After: 3600`: all complete two minutes later, as do new ones."""
+    log = EventLog()
+    async with Emulator(queue_delay=Constant(0.5), durations=Constant(10.0)) as server:
+        async with Session(server.api_key, base_url=server.url, observers=[log]) as session:
+            begun = asyncio.get_running_loop().time()
+            doing = [asyncio.ensure_future(session.run(BEAR)) for _ in range(20)]
+            await asyncio.sleep(1)
+            server.faults.next("get", "429", retry_after=3600)
+            await asyncio.gather(*doing)
+            assert asyncio.get_running_loop().time() - begun < 180
+            await session.run(BEAR)
+    assert [event.asked for event in log.of(events.Paused)] == [3600]
+
+
+@pytest.mark.parametrize("is_one_host", [False, True])
+async def test_429_of_the_upload_says_nothing_of_the_api(*, is_one_host: bool) -> None:
+    """The upload is another host, and its pause its own; where one host serves both, the pause is for both."""
+    limited = answer(status=429, headers={"Retry-After": "3600"})
+    async with RawServer(limited) as upload, RawServer(task(), task(status="completed")) as api:
+        options = {"base_url": upload.url} if is_one_host else {"base_url": api.url, "upload_url": upload.url}
+        async with Session("k", **options) as session:  # type: ignore[arg-type] # as named
+            for _ in range(2):
+                with pytest.raises(RateLimitError):
+                    await session.upload(PNG)
+            assert len(upload.received) == 1
+            if is_one_host:
+                with pytest.raises(RateLimitError):
+                    await session.get_task("t-1")
+            else:
+                await session.submit(BEAR)
+                assert (await session.get_task("t-1")).status == "completed"
+        assert len(upload.received) == 1
+
+
+async def test_429_of_a_result_host_says_nothing_of_the_api(tmp_path: Path) -> None:
+    """A result host that refuses a download makes no request to the API wait."""
+    limited = answer(status=429, headers={"Retry-After": "3600"})
+    async with RawServer(limited) as results, RawServer(task(status="completed")) as api:
+        async with Session("k", base_url=api.url) as session:
+            with pytest.raises(PiAPIError):
+                await session.download(f"{results.url}/a.png", tmp_path)
+            begun = asyncio.get_running_loop().time()
+            await session.get_task("t-1")
+            assert asyncio.get_running_loop().time() - begun < 1
 
 
 async def test_429_of_an_unsaid_length_pauses_for_a_second() -> None:

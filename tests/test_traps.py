@@ -89,7 +89,7 @@ async def test_cancel_while_the_gate_is_closed() -> None:
         async with Session("k", base_url=server.url, observers=[log]) as session:
             assert await cancel(session.submit(BEAR), after=5) < 0.5
             assert len(server.received) == 1
-    assert [type(event) for event in log] == [events.Retrying]
+    assert [type(event) for event in log] == [events.Paused, events.Retrying]
 
 
 async def test_cancel_between_two_attempts() -> None:

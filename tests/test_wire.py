@@ -349,15 +349,28 @@ def test_where_pictures_are_found(output: object, urls: list[str]) -> None:
     [
         (None, None),
         ([], None),
-        ({}, Usage()),
+        ({}, None),
+        ("15000", None),
         ({"type": "llm", "frozen": 1, "consume": 2}, Usage(type="llm", frozen=1, consume=2)),
         ({"type": None, "frozen": 1.9, "consume": 2e5}, Usage(frozen=1, consume=200000)),
-        ({"frozen": math.nan, "consume": math.inf}, Usage()),
-        ({"frozen": "15", "consume": None}, Usage()),
+        ({"frozen": math.nan, "consume": 5}, Usage(consume=5)),
+        ({"consume": "15000"}, Usage(consume=15000)),
+        ({"consume": 0}, Usage()),
+        ({"consume": 10**400}, Usage(consume=10**15)),
+        ({"consume": 1e300}, Usage(consume=10**15)),
+        ({"consume": "9" * 5000}, Usage(consume=10**15)),
+        ({"frozen": 15, "consume": None}, None),
+        ({"frozen": 15, "consume": math.nan}, None),
+        ({"frozen": 15, "consume": math.inf}, None),
+        ({"frozen": 15, "consume": -5}, None),
+        ({"frozen": 15, "consume": True}, None),
+        ({"frozen": 15, "consume": "-5"}, None),
+        ({"frozen": 15, "consume": "¹5"}, None),
+        ({"frozen": 15, "consume": [15000]}, None),
     ],
 )
 def test_what_a_task_costs(usage: object, expected: Usage | None) -> None:
-    """`usage` may be missing, and what is no number in it counts as 0."""
+    """Where what is charged is missing, or cannot be read, there is no `usage`: unknown is not 0."""
     assert task(meta={"usage": usage}).usage == expected
     assert task(meta={}).usage is None
     assert task(meta="none").usage is None
