@@ -5,7 +5,16 @@ from pathlib import Path
 
 import attrs
 
+from piapi_async import errors
 from piapi_async.task import Submittable, TaskInfo
+
+
+class InternalError(errors.PiAPIError):
+    """A job met an exception that nobody foresaw: a bug in this package, or in code that was passed to it.
+
+    The exception is its `__cause__`, with the traceback. `task_id` names the task where one had been made by then;
+    with a ledger the next run waits for it.
+    """
 
 
 @attrs.frozen(kw_only=True)
