@@ -119,6 +119,15 @@ def points(usd: object) -> int | None:
     return math.floor(round(usd * POINTS_PER_USD, 3))
 
 
+def seconds(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
+    """Refuse what is not a number of seconds within bounds."""
+    allowed = f"seconds > {above:g}" if above > -math.inf else f"seconds >= {at_least:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
+    if not (above < value < math.inf and value >= at_least):
+        raise _checks.refuse(ValueError, name=name, allowed=allowed, value=value)
+
+
 def on_cancel(given: OnCancel) -> OnCancel:
     """What becomes of a task whose waiter is cancelled."""
     if given not in ("detach", "cancel"):

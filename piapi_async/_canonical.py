@@ -18,6 +18,7 @@ from piapi_async._sources import is_heavy
 from piapi_async.task import Submittable, TaskInfo, TaskRequest
 
 _PICTURE = "sha256"
+_TEXT = "text_sha256"
 
 
 @attrs.frozen
@@ -130,6 +131,8 @@ def _agrees(asked: Any, shown: Any, *, sent: Collection[str]) -> bool:
         return all(_agrees(item, shown[key], sent=sent) for key, item in asked.items() if key in shown)
     if isinstance(asked, list) and isinstance(shown, list):
         return len(asked) == len(shown) and all(_agrees(*pair, sent=sent) for pair in zip(asked, shown, strict=True))
+    if isinstance(asked, str) and isinstance(shown, dict):  # a long text, which `TaskInfo.raw` keeps by its digest
+        return bool(shown.get(_TEXT) == hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest())
     if isinstance(asked, dict) and _PICTURE in asked:
         return True  # a link, or bare base64: not to be compared with a hash
     return bool(asked == shown)

@@ -400,9 +400,10 @@ class Jobs:
         known = "" if task_id is None else f"; its task goes on, resume with session.task({task_id!r}).wait()"
         bug = InternalError(
             f"job {job.key or job.number}: unforeseen {unforeseen(error)}, a bug in piapi_async or in code that"
-            f" was passed to it; please report it to the maintainers with its traceback, error.__cause__{known}"
+            f" was passed to it; please report it to the maintainers with its traceback, error.__cause__{known}",
+            task_id=task_id,
         )
-        bug.__cause__, bug.task_id, bug.safe_to_resubmit = error, task_id, task_id is None
+        bug.__cause__ = error
         logger.error("%s", bug, exc_info=None if self._is_logged else error)
         self._is_logged = True
         return bug

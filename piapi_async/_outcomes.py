@@ -16,6 +16,11 @@ class InternalError(errors.PiAPIError):
     with a ledger the next run waits for it.
     """
 
+    def __init__(self, text: str, *, task_id: str | None = None) -> None:
+        super().__init__(text)
+        self.task_id = task_id
+        self.safe_to_resubmit = task_id is None  # where a task may exist it is a doubt, never this
+
 
 @attrs.frozen(kw_only=True)
 class Succeeded:

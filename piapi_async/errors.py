@@ -252,7 +252,10 @@ class SubmissionInDoubtError(PiAPIError):
         key: The job's key in the ledger, or `None` outside a batch.
         request: The request that was submitted.
         since: When it was sent, seconds since 1970 (UTC).
+        candidates: The ids of the tasks that fit, where `Session.find` could not tell which of several it is.
     """
+
+    candidates: "tuple[str, ...]" = ()
 
     def __init__(
         self, text: str, *, key: str | None = None, request: "Submittable | None" = None, since: float = 0.0
