@@ -280,7 +280,7 @@ def finished(
 
 def _charged(info: TaskInfo) -> int | None:
     """The points that the service says it charged; `None` where it says none, or no number: unknown is not zero."""
-    if info.usage is None or info.usage.consume < 0:
+    if info.usage is None:
         return None
     if info.usage.consume > 0:
         return min(info.usage.consume, MOST)

@@ -372,6 +372,16 @@ async def test_a_stream_that_breaks_when_it_is_closed_costs_no_outcome(db: Path)
     assert found
 
 
+async def test_a_stream_that_breaks_when_it_is_closed_names_what_was_paid_for() -> None:
+    """`gather` raises what an async generator raised when it was closed, and names the tasks there are."""
+    async with short() as emulator, session_on(emulator) as session:
+        batch = Batch(session, max_in_flight=1)
+        asyncio.get_running_loop().call_later(0.5, batch.stop)
+        with pytest.raises(KeyError) as raised:
+            await batch.gather(stream(before=3, error=None, at_close=KeyError("x")))
+        assert next(iter(emulator.tasks)) in raised.value.__notes__[0]
+
+
 def late(count: int) -> Iterator[Txt2Img]:
     """Requests, and then an error."""
     yield from bears(count)
