@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from ground import CAT, Ground
 from test_batch import QUICK, bears, errors_of, session_on, short
 
-from piapi_async import Batch, RetryPolicy, Session, Txt2Img, errors
+from piapi_async import Batch, RetryPolicy, Session, TaskStatus, Txt2Img, errors
 from piapi_async._cli_program import Program
 from piapi_async._jobs import BUGS
 from piapi_async._text import unforeseen
@@ -327,6 +327,17 @@ async def test_observers_that_raise_harm_nobody(db: Path) -> None:
 
     async with short() as emulator, session_on(emulator, observers=[observer]) as session:
         assert errors_of(await Batch(session, ledger=db).gather(bears(3))) == [None] * 3
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_a_failed_task_comes_as_it_was_last_seen(db: Path, is_noted: bool) -> None:
+    """The info of a job whose task failed is the failed task, with its reason, not the one that was accepted."""
+    async with short() as emulator, session_on(emulator) as session:
+        emulator.faults.next("create", "task-fails", reason="no bears today")
+        (outcome,) = await Batch(session, ledger=db if is_noted else None).gather(bears(1))
+    assert outcome.info is not None
+    assert outcome.info.status is TaskStatus.FAILED
+    assert outcome.info.reason == "no bears today"
 
 
 # Streams.

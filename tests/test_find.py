@@ -353,7 +353,7 @@ async def test_past_tasks_tell_what_they_cost_and_gave(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("usage", "points"),
-    [(15000, 15000), (15000.0, 15000), (0, 0), ("15000", None), (None, None), (-1, None), (10**30, None), (True, None)],
+    [(15000, 15000), (15000.0, 15000), (0, 0), (None, None), (-1, None), (10**30, None), (True, None)],
 )
 async def test_an_unknown_cost_is_not_zero(usage: Any, points: int | None) -> None:
     """A record that tells no cost that can be read has none, which is not 0."""
