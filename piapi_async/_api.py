@@ -17,7 +17,7 @@ from piapi_async._clock import Clock
 from piapi_async._closing import SETTLE, UnderWay
 from piapi_async._content import Content
 from piapi_async._gate import Permit
-from piapi_async._history import HistoryPage, decode_history, history_call
+from piapi_async._history import NOTHING_NEW, HistoryPage, decode_history, history_call, same
 from piapi_async._http import Body, Transport
 from piapi_async._loop import outlast
 from piapi_async._pace import Kind
@@ -188,19 +188,28 @@ class Api:
 
         return await self.repeat(attempt, on=may_look_again, action="account")
 
-    async def history(self, *, model: str | None, start: float, end: float) -> AsyncIterator[str]:
-        """The ids of the account's past tasks, page by page, each by the retry policy.
+    async def history(self, *, model: str | None, start: float, end: float) -> AsyncIterator[TaskInfo]:
+        """The account's past tasks, each once, page by page, each page by the retry policy.
 
         Raises:
             PiAPIError: What the last attempt at a page met.
         """
-        page, may_go_on = 0, True
-        while may_go_on:
+        told: set[str] = set()
+        page = read = nothing_new = 0
+        before: HistoryPage | None = None
+        while nothing_new < NOTHING_NEW:
             page += 1
             found = await self._history_page(model=model, start=start, end=end, page=page)
-            for task_id in found.task_ids:
-                yield task_id
-            may_go_on = found.is_full
+            new = {info.task_id: info for info in found.tasks if info.task_id not in told}
+            told.update(new)
+            for info in new.values():
+                yield info
+            read += found.records
+            nothing_new = 0 if new else nothing_new + 1
+            # A service that makes no difference between pages gives the same one for ever.
+            if found.is_last(read=read) or (before is not None and same(before.tasks, found.tasks)):
+                return
+            before = found
 
     async def _history_page(self, *, model: str | None, start: float, end: float, page: int) -> HistoryPage:
         call = history_call(

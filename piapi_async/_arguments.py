@@ -42,10 +42,17 @@ def submit(request: object, *, webhook: object) -> None:
     if isinstance(request, type):
         allowed = f"an instance, such as {request.__name__}(prompt=...), not the class itself"
         raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
-    if not all(hasattr(request, name) for name in ("model", "task_type", "service_mode")):
+    if not all(_has(request, name) for name in ("model", "task_type", "service_mode")):
         allowed = "a request such as Img2Img or TaskRequest"
         raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
     kind("webhook", webhook, WebhookConfig | None)
+
+
+def _has(request: object, name: str) -> bool:
+    try:
+        return hasattr(request, name)
+    except Exception:  # noqa: BLE001 - a property that raises is there; what it raises is for whoever reads it
+        return True
 
 
 def api_key(given: str | None) -> str:
@@ -157,6 +164,15 @@ def points(usd: object) -> int | None:
     if not 0 <= usd < math.inf:
         raise _checks.refuse(ValueError, name="max_spend_usd", allowed=allowed, value=usd)
     return math.floor(Decimal(str(usd)) * POINTS_PER_USD)
+
+
+def seconds(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
+    """Refuse what is not a number of seconds within bounds."""
+    allowed = f"seconds > {above:g}" if above > -math.inf else f"seconds >= {at_least:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
+    if not (above < value < math.inf and value >= at_least):
+        raise _checks.refuse(ValueError, name=name, allowed=allowed, value=value)
 
 
 def on_cancel(given: OnCancel) -> OnCancel:

@@ -27,7 +27,7 @@ from piapi_async._cli_session import opened
 from piapi_async._jobs import OnDoubt
 from piapi_async._text import counted
 from piapi_async.batch import Batch
-from piapi_async.errors import LedgerError, PiAPIError
+from piapi_async.errors import LedgerError
 from piapi_async.ledger import JobState, SQLiteLedger
 from piapi_async.prices import POINTS_PER_USD, PRICES
 from piapi_async.task import Submittable, WebhookConfig
@@ -323,7 +323,7 @@ async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
         try:
             async for outcome in batch:
                 tally.take(outcome)
-        except (PiAPIError, OSError, MistakeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever stopped it, what was done is summed up
             plan.stopped = spoken(error)
 
 

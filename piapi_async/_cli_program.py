@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from piapi_async._cli_run import Interrupted
-from piapi_async._text import one_line
+from piapi_async._text import one_line, unforeseen
 from piapi_async.errors import ConfigurationError, Hint, PiAPIError
 
 FAILED = 1
@@ -34,6 +34,7 @@ _SAID_OTHERWISE = (
     (re.compile(r"forget\('([^']*)'\) that one"), r"'piapi-async ledger forget FILE \1' that one"),
     (re.compile(r"\bSession\(max_pixels=\.\.\.\)|\bmax_pixels\b"), "--max-pixels"),
     (re.compile(r" \(max_image_bytes\)"), ""),
+    (re.compile(r"report it to the maintainers with its traceback, error\.__cause__"), "report this line to them"),
 )
 """What errors advise in Python, and what that is on the command line."""
 
@@ -78,8 +79,10 @@ def _exit_code(act: Callable[[], Any]) -> int:
         return _complain(f"error: {_usage(error)}", code=error.exit_code)
     except (ConfigurationError, ValueError, TypeError) as error:
         return _complain(f"error: {spoken(error)}", code=MISUSED)
-    except (PiAPIError, OSError) as error:
-        return _complain(f"error: {spoken(error)}", code=FAILED)
+    except Exception as error:  # noqa: BLE001 - a traceback helps nobody at a terminal; the line says where it was
+        is_bug = not isinstance(error, PiAPIError | OSError)
+        bug = f"unforeseen {unforeseen(error)}, a bug in piapi_async; please report this line to the maintainers"
+        return _complain(f"error: {bug if is_bug else spoken(error)}", code=FAILED)
 
 
 def _complain(line: str, *, code: int) -> int:

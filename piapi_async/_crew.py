@@ -82,7 +82,8 @@ class Crew:
                 heart.cancel()
         finally:
             try:
-                await self.intake.aclose()
+                with self.brake.on_error(is_stream=True):
+                    await self.intake.aclose()
             finally:
                 self.outcomes.put_nowait(None)
 
@@ -129,7 +130,8 @@ class Crew:
     async def _work(self) -> None:
         try:
             while (job := await self._next_job()) is not None:
-                await self._handle(await self.jobs.do(job), job)
+                with self.brake.on_error():
+                    await self._handle(await self.jobs.do(job), job)
         finally:
             self._busy -= 1
 
@@ -240,5 +242,5 @@ class Crew:
         """Tell other processes that this one lives."""
         while self.jobs.ledger is not None:
             await self._clock.sleep(HEARTBEAT)
-            with suppress(errors.LedgerError):
+            with suppress(Exception):  # a lease that is lost for it is noticed before anything is paid for
                 await self.jobs.ledger.hold(self.jobs.owner)

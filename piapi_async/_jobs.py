@@ -16,8 +16,9 @@ from piapi_async._budget import Budget, Reservation
 from piapi_async._canonical import Content, content_of
 from piapi_async._clock import Clock
 from piapi_async._ledger_states import JobState
-from piapi_async._outcomes import Failed, Outcome, Succeeded
+from piapi_async._outcomes import Failed, InternalError, Outcome, Succeeded
 from piapi_async._sources import off_loop
+from piapi_async._text import unforeseen
 from piapi_async.handle import outcome_of
 from piapi_async.ledger import LOST, LeaseLostError, Row, SQLiteLedger
 from piapi_async.polling import Unset
@@ -37,6 +38,12 @@ SAVE_AGAIN = (0.5, 2.0)
 
 UNREACHABLE = 10
 """After so many submits that were not accepted for want of a connection, or for their number, no more are made."""
+
+FORESEEN = (errors.PiAPIError, OSError, TypeError, ValueError)
+"""What may go wrong with a job and says by itself what to do; all else is a bug, ours or of code passed to us."""
+
+BUGS = 3
+"""After so many jobs that met what nobody foresaw, with no success between them, no more are submitted."""
 
 HOPELESS = (
     errors.InsufficientCreditsError,
@@ -146,12 +153,14 @@ class Entry(Journal):
 
 @attrs.define
 class Unrecorded(Journal):
-    """The spending of a job without a ledger."""
+    """The spending of a job without a ledger, and its task once there is one."""
 
     reservation: Reservation
+    info: TaskInfo | None = attrs.field(default=None, init=False)
 
     async def accepted(self, info: TaskInfo) -> None:
         """There is a task."""
+        self.info = info
         self.reservation.accepted(info)
 
     async def lost(self) -> None:
@@ -198,32 +207,32 @@ class Jobs:
     clock: Clock = attrs.field(factory=Clock)
 
     _unreachable: int = attrs.field(default=0, init=False)
+    _bugs: int = attrs.field(default=0, init=False)
+    _is_logged: bool = attrs.field(default=False, init=False)
 
     async def do(self, job: Job) -> Outcome | Held | Doubtful | None:
         """Do a job; `None` when it was one that nobody asked for.
 
-        A job in doubt stays this holder's; all others are let go.
+        A job in doubt stays this holder's; all others are let go. Whatever a job meets is its own outcome: one bug must
+        not take a batch of ten thousand paid jobs down.
         """
-        if self.ledger is None:
-            return await self._plain(job)
         try:
-            return await self._recorded(job, ledger=self.ledger)
-        except (OSError, TypeError, ValueError, errors.LedgerError) as error:
+            return await (self._plain(job) if self.ledger is None else self._recorded(job, ledger=self.ledger))
+        except Exception as error:  # noqa: BLE001 - see above; `_failed` tells what was not foreseen
             return self._failed(job, error)
 
     async def _plain(self, job: Job) -> Outcome | None:
         """A job without a ledger."""
         assert job.request is not None
         info = None
-        try:
-            with self.budget.reserve(job.request) as reservation:
-                info = await self.session.run(
-                    job.request, timeout=self.limit(), webhook=self.webhook, journal=Unrecorded(reservation)
-                )
-            self.budget.settle(info)
-            paths = await self._save(info, request=job.request)
-        except (errors.PiAPIError, OSError, TypeError, ValueError) as error:
-            return self._failed(job, error, info=info)
+        with self.budget.reserve(job.request) as reservation:
+            journal = Unrecorded(reservation)
+            try:
+                info = await self.session.run(job.request, timeout=self.limit(), webhook=self.webhook, journal=journal)
+                self.budget.settle(info)
+                paths = await self._save(info, request=job.request)
+            except Exception as error:  # noqa: BLE001 - as in `do`, with the task that there is
+                return self._failed(job, error, info=info or journal.info)
         return self._succeeded(job, info, paths)
 
     async def _recorded(self, job: Job, *, ledger: SQLiteLedger) -> Outcome | Held | Doubtful | None:
@@ -236,7 +245,7 @@ class Jobs:
             return Doubtful(job, row, row.error or LOST)
         try:
             info = row.info or await self._completed(job, row, ledger=ledger)
-        except (errors.PiAPIError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - as in `do`, and the ledger is told
             return await self._without(job, row, error, ledger=ledger)
         return await self._brought_home(job, row, info)
 
@@ -278,8 +287,11 @@ class Jobs:
         self, job: Job, row: Row, error: Exception, *, ledger: SQLiteLedger
     ) -> Outcome | Held | Doubtful | None:
         """What to do with a job that has no completed task."""
+        with suppress(errors.LedgerError):
+            row = await ledger.get(row.key) or row  # it knows by now whether there is a task
         if isinstance(error, errors.SubmissionInDoubtError):
-            return Doubtful(job, await ledger.get(row.key) or row, error.why)
+            self._judge(error)
+            return Doubtful(job, row, error.why)
         info = error.info if isinstance(error, errors.TaskError) else None
         if info is not None and info.is_terminal:
             await self._finish(row, info, error=str(error))
@@ -287,13 +299,13 @@ class Jobs:
             await self.let_go(row)
         if isinstance(error, LeaseLostError):
             return Held(job)
-        return self._failed(job, error, info=info)
+        return self._failed(job, error, info=info, task_id=row.task_id)
 
     async def _brought_home(self, job: Job, row: Row, info: TaskInfo) -> Outcome | None:
         """Save what a task gave, and note where it is."""
         try:
             paths = await self._save(info, request=job.request or row.content.request)
-        except (errors.OutputError, errors.TransportError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - as in `do`; the task completed, and the next run fetches it
             expired = self._expired(row, info, error)
             await self._finish(row, info, error=None if expired is None else str(expired))
             return self._failed(job, expired or error, info=info)
@@ -366,22 +378,45 @@ class Jobs:
         return self._succeeded(job, info, row.paths or ())
 
     def _succeeded(self, job: Job, info: TaskInfo, paths: tuple[Path, ...]) -> Outcome | None:
-        self._unreachable = 0
+        self._unreachable = self._bugs = 0
         if job.request is None:
             return None
         return Succeeded(key=job.key or str(job.number), request=job.request, info=info, paths=paths)
 
-    def _failed(self, job: Job, error: Exception, *, info: TaskInfo | None = None) -> Outcome | None:
+    def _failed(
+        self, job: Job, error: Exception, *, info: TaskInfo | None = None, task_id: str | None = None
+    ) -> Outcome | None:
+        if isinstance(error, errors.TaskError):
+            info = error.info or info
+        if not isinstance(error, FORESEEN):
+            error = self._bug(job, error, task_id=task_id if info is None else info.task_id)
         self._judge(error)
         if isinstance(error, errors.WaitTimeoutError) and not isinstance(self.limit(), Unset):
             error.add_note("the batch's deadline ended this wait")
         return None if job.request is None else Failed(key=job.key, request=job.request, error=error, info=info)
 
+    def _bug(self, job: Job, error: Exception, *, task_id: str | None) -> InternalError:
+        """What nobody foresaw, as the job's error; the first one's traceback goes to the log, and no other."""
+        known = "" if task_id is None else f"; its task goes on, resume with session.task({task_id!r}).wait()"
+        bug = InternalError(
+            f"job {job.key or job.number}: unforeseen {unforeseen(error)}, a bug in piapi_async or in code that"
+            f" was passed to it; please report it to the maintainers with its traceback, error.__cause__{known}",
+            task_id=task_id,
+        )
+        bug.__cause__ = error
+        logger.error("%s", bug, exc_info=None if self._is_logged else error)
+        self._is_logged = True
+        return bug
+
     def _judge(self, error: Exception) -> None:
         """Whether an error leaves no point in submitting more."""
         is_conflict = isinstance(error, errors.LedgerConflictError)
         self._unreachable += isinstance(error, errors.ConnectError | errors.RateLimitError)
-        if (isinstance(error, HOPELESS) and not is_conflict) or self._unreachable >= UNREACHABLE:
+        # A bug that hides the answer to a submit is a doubt, and may be paid for, each time.
+        has_cause = isinstance(error, InternalError | errors.SubmissionInDoubtError) and error.__cause__ is not None
+        self._bugs += not isinstance(error.__cause__ if has_cause else error, FORESEEN)
+        is_hopeless = isinstance(error, HOPELESS) and not is_conflict
+        if is_hopeless or self._unreachable >= UNREACHABLE or self._bugs >= BUGS:
             self.trouble(error)
 
 

@@ -34,7 +34,7 @@ PAGE = 500
 """Rows that are read at once."""
 
 MOST = 10**15
-"""Points that one task may have cost, a hundred million US dollars: what a server says beyond it is nonsense."""
+"""Points that one task may cost, a hundred million US dollars: a number beyond it is nonsense, and SQLite's end."""
 
 _ENDS = {
     TaskStatus.COMPLETED: JobEvent.COMPLETED,
@@ -187,7 +187,7 @@ def send(
     db.execute(
         "UPDATE jobs SET state = ?, attempts = attempts + 1, since = ?, sent = ?, token = ?, points = ?, changed_at = ?"
         " WHERE key = ?",
-        (state, now, json.dumps(sent) if sent else None, token, points, now, key),
+        (state, now, json.dumps(sent) if sent else None, token, min(points, MOST), now, key),
     )
 
 
@@ -270,12 +270,25 @@ def finished(
             json.dumps(kept),
             None if paths is None else json.dumps([str(path) for path in paths]),
             error,
-            row.points if info.usage is None else min(max(0, info.usage.consume), MOST),
+            row.points if (charged := _charged(info)) is None else charged,
             now,
             owner,
             key,
         ),
     )
+
+
+def _charged(info: TaskInfo) -> int | None:
+    """The points that the service says it charged; `None` where it says none, or no number: unknown is not zero."""
+    if info.usage is None:
+        return None
+    if info.usage.consume > 0:
+        return min(info.usage.consume, MOST)
+    # A cost that is missing or unreadable is a 0 in `usage` as well; only a 0 that the service wrote is one.
+    meta = info.raw.get("meta")
+    usage = meta.get("usage") if isinstance(meta, dict) else None
+    said = usage.get("consume") if isinstance(usage, dict) else None
+    return 0 if said == 0 and not isinstance(said, bool) else None
 
 
 def miss(db: "sqlite3.Connection", *, key: str) -> None:
@@ -290,8 +303,12 @@ def rivals(db: "sqlite3.Connection", *, keys: Collection[str], fingerprints: Col
     return {fingerprint for key, fingerprint in found if key not in keys and fingerprint in fingerprints}
 
 
-def release(db: "sqlite3.Connection", *, key: str, owner: str) -> None:
-    """Let one job go, as it stands."""
+def release(db: "sqlite3.Connection", *, key: str, owner: str, now: float) -> None:
+    """Let one job go, as it stands; one whose submit has no answer written down is in doubt, as in `bury`."""
+    in_doubt = after(JobState.SUBMITTING, JobEvent.LOST, key=key)
+    which = "key = ? AND owner = ? AND state = ?"
+    changes = (in_doubt, LOST, now, key, owner, JobState.SUBMITTING)
+    db.execute(f"UPDATE jobs SET state = ?, error = ?, changed_at = ? WHERE {which}", changes)  # noqa: S608 - as above
     db.execute("UPDATE jobs SET owner = NULL WHERE key = ? AND owner = ?", (key, owner))
 
 

@@ -5,7 +5,21 @@ from pathlib import Path
 
 import attrs
 
+from piapi_async import errors
 from piapi_async.task import Submittable, TaskInfo
+
+
+class InternalError(errors.PiAPIError):
+    """A job met an exception that nobody foresaw: a bug in this package, or in code that was passed to it.
+
+    The exception is its `__cause__`, with the traceback. `task_id` names the task where one had been made by then;
+    with a ledger the next run waits for it.
+    """
+
+    def __init__(self, text: str, *, task_id: str | None = None) -> None:
+        super().__init__(text)
+        self.task_id: str | None = task_id
+        self.safe_to_resubmit: bool = task_id is None  # where a task may exist it is a doubt, never this
 
 
 @attrs.frozen(kw_only=True)

@@ -15,23 +15,16 @@ tasks that are not over, is not public. Therefore
 - *no task found* is never taken for *no task*: the doubt stays, and says why. Only the user decides to pay again.
 """
 
-import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import attrs
 
 from piapi_async import errors
+from piapi_async._candidates import APART, Candidates, endpoint, is_near
 from piapi_async._clock import Clock
 from piapi_async.ledger import Row, SQLiteLedger
 from piapi_async.session import Session
 from piapi_async.task import TaskInfo
-
-APART = 300.0
-"""Seconds by which the service's clock and ours may differ, and which a submit may take."""
-
-LOOKS = 8
-"""Looks at candidates under way at once."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,7 +46,7 @@ class Finding:
 
 @attrs.define(kw_only=True)
 class Reconciler:
-    """Looks for the tasks of jobs in doubt. What it looked at once it remembers.
+    """Looks for the tasks of jobs in doubt. What it read once it remembers.
 
     Args:
         session: The account.
@@ -67,7 +60,10 @@ class Reconciler:
     ledger: SQLiteLedger
     within: float
     clock: Clock = attrs.field(factory=Clock)
-    _seen: dict[str, TaskInfo] = attrs.field(factory=dict, init=False)
+    _candidates: Candidates = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._candidates = Candidates(history=self.session.history, read=self.session.get_task)
 
     def is_ripe(self, row: Row) -> bool:
         """Whether a job's task would be listed by now."""
@@ -99,7 +95,9 @@ class Reconciler:
         return Finding(tasks=tasks, reasons=reasons, is_last=is_last)
 
     async def _settle(self, rows: Sequence[Row], *, ripe: Mapping[str, bool]) -> Finding:
-        infos = await self._candidates(rows)
+        infos = await self._candidates.between(
+            _time(rows[0]), _time(rows[-1]), models=[row.content.model for row in rows], unknown=self.ledger.unknown
+        )
         finding = match(rows, infos, busy=await self.ledger.rivals(rows), ripe=ripe)
         reasons = dict(finding.reasons)
         for key, task_id in finding.tasks.items():
@@ -108,24 +106,6 @@ class Reconciler:
             except errors.LedgerError as error:
                 reasons[key] = str(error)
         return Finding(tasks={key: it for key, it in finding.tasks.items() if key not in reasons}, reasons=reasons)
-
-    async def _candidates(self, rows: Sequence[Row]) -> list[TaskInfo]:
-        """The tasks of that time that no job has."""
-        start, end = _time(rows[0]) - APART, _time(rows[-1]) + APART
-        family = "flux" if all("flux" in row.content.model for row in rows) else None
-        listed = [task_id async for task_id in self.session.history(start=start, end=end, model=family)]
-        task_ids = await self.ledger.unknown(list(dict.fromkeys(listed)))
-        new = [task_id for task_id in task_ids if task_id not in self._seen]
-        for first in range(0, len(new), LOOKS):
-            looks = await asyncio.gather(*map(self._look, new[first : first + LOOKS]))
-            self._seen |= {info.task_id: info for info in looks if info is not None}
-        return [self._seen[task_id] for task_id in task_ids if task_id in self._seen]
-
-    async def _look(self, task_id: str) -> TaskInfo | None:
-        try:
-            return await self.session.get_task(task_id)
-        except errors.NotFoundError:
-            return None
 
 
 def clusters(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -196,22 +176,14 @@ def _assigned(group: Sequence[Row], task_ids: Sequence[str], *, fitting: Mapping
 
 def has_token(row: Row, info: TaskInfo) -> bool:
     """Whether a task is certainly that of a job's last attempt."""
-    return row.token is not None and row.token in _endpoint(info)
+    return row.token is not None and row.token in endpoint(info)
 
 
 def fits(row: Row, info: TaskInfo) -> bool:
     """Whether a task can be that of a job's last attempt, by what it shows; one that has another's token cannot."""
-    if row.token is not None and _endpoint(info):
+    if row.token is not None and endpoint(info):
         return False
-    is_near = info.created_at is None or abs(info.created_at.timestamp() - _time(row)) <= APART
-    return is_near and row.fits(info)
-
-
-def _endpoint(info: TaskInfo) -> str:
-    config: Any = info.raw.get("config")
-    webhook: Any = config.get("webhook_config") if isinstance(config, dict) else None
-    endpoint = webhook.get("endpoint") if isinstance(webhook, dict) else None
-    return endpoint if isinstance(endpoint, str) else ""
+    return is_near(info, since=_time(row)) and row.fits(info)
 
 
 def _time(row: Row) -> float:

@@ -1,5 +1,7 @@
 """Words from anywhere, made fit to be shown to people."""
 
+from pathlib import Path
+from traceback import TracebackException
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -34,6 +36,15 @@ def clipped(text: str, *, most: int) -> str:
     """The same, with no more than so many characters."""
     line = one_line(text)
     return line if len(line) <= most else line[: most - 1] + ELLIPSIS
+
+
+def unforeseen(error: BaseException) -> str:
+    """An exception that nobody foresaw, and where it was raised, in one line: what a report of a bug has to say."""
+    told = TracebackException.from_exception(error)  # an exception whose `str` raises has a text there too
+    *_, words = told.format_exception_only()
+    frames = told.stack
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return clipped(words, most=300) + where
 
 
 def counted(number: int, word: str) -> str:

@@ -31,17 +31,21 @@ from piapi_async._crew import Crew, Given
 from piapi_async._intake import Intake, Stream, job_of
 from piapi_async._jobs import Job, Jobs, OnDoubt
 from piapi_async._loop import outlast
-from piapi_async._outcomes import Failed, Outcome, Succeeded, raise_failures
+from piapi_async._outcomes import Failed, InternalError, Outcome, Succeeded, raise_failures
 from piapi_async._owner import new_owner
+from piapi_async._text import counted
 from piapi_async.ledger import SQLiteLedger
 from piapi_async.polling import UNSET, Unset
 from piapi_async.session import Session
 from piapi_async.task import Submittable, WebhookConfig
 
-__all__ = ["Batch", "Failed", "Outcome", "Succeeded", "raise_failures"]
+__all__ = ["Batch", "Failed", "InternalError", "Outcome", "Succeeded", "raise_failures"]
 
 LEAVE = 30.0
 """Seconds that leaving a batch may take to learn, and to write down, what was paid for."""
+
+NAMED = 100
+"""Tasks that are named in the note to an error that `gather` raises in place of its outcomes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,8 +61,9 @@ class Batch:
 
     Jobs begin when the batch is iterated or gathered, `max_in_flight` of them at once, the next the moment one ends. No
     more are submitted after an error that all others would meet too: no credit, a refused key, the spend limit, a
-    ledger or a disk that cannot be written, a service that cannot be reached ten times in a row; what is in flight is
-    waited for. Iteration then ends with that error; jobs not begun stay planned for the next run.
+    ledger or a disk that cannot be written, a service that cannot be reached ten times in a row, an exception that
+    nobody foresaw (`InternalError`) in three jobs with no success between them; what is in flight is waited for.
+    Iteration then ends with that error; jobs not begun stay planned for the next run.
 
     Leaving the `async with` early detaches from what is in flight: those tasks go on, and a ledger has their ids.
 
@@ -292,9 +297,19 @@ class Batch:
         found: dict[int, Outcome] = {}
         while (given := await self._next()) is not None:
             found[given[0].number] = given[1]
-        if self._brake.is_broken and self._brake.reason is not None:
-            raise self._brake.reason
-        for job in (*self._crew.begun.values(), *self._intake.rest()):
+        broken = self._brake.reason if self._brake.is_broken else None
+        rest = list(self._crew.begun.values())
+        try:
+            rest += self._intake.rest() if broken is None else ()
+        except Exception as error:  # noqa: BLE001 - of a stream that the batch did not get to
+            broken = error
+        if broken is not None:
+            # There is no list to return, so the tasks that were paid for are named here; a ledger has them as well.
+            if task_ids := [outcome.info.task_id for outcome in found.values() if outcome.info is not None]:
+                names = ", ".join(task_ids[:NAMED]) + f" and {len(task_ids) - NAMED} more" * (len(task_ids) > NAMED)
+                broken.add_note(f"the batch has {counted(len(task_ids), 'task')}: {names}; session.task(id) finds each")
+            raise broken
+        for job in rest:
             if job.request is not None:
                 found[job.number] = Failed(key=job.key, request=job.request, error=self._not_done(job))
         return [found[number] for number in sorted(found)]

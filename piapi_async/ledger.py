@@ -241,7 +241,8 @@ class SQLiteLedger:
 
     async def release(self, key: str, *, owner: str) -> None:
         """Let one job go, as it stands."""
-        await self._door.do(lambda db: acts.release(db, key=key, owner=owner))
+        now = self._clock.now()
+        await self._door.do(lambda db: acts.release(db, key=key, owner=owner, now=now))
 
     async def miss(self, key: str) -> None:
         """The pictures are no longer where they were saved: they are to be fetched again."""

@@ -1,7 +1,7 @@
 """`Session`: where tasks are submitted, waited for and saved."""
 
 import warnings
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -9,9 +9,10 @@ from typing import Literal, Self
 
 import aiohttp
 
-from piapi_async import _arguments, _naming, _sources, _text, errors, events, files
+from piapi_async import _arguments, _candidates, _checks, _naming, _sources, _text, errors, events, files
 from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
+from piapi_async._canonical import content_of
 from piapi_async._clock import Clock
 from piapi_async._http import DEFAULT_TIMEOUT, Transport, time_limits
 from piapi_async._uploads import Uploads
@@ -119,6 +120,7 @@ class Session:
         _arguments.kind("prices", prices, PriceList)
         clock = Clock()
         limits = time_limits(timeout)
+        self._own_tasks = _candidates.OwnTasks()
         self._transport = Transport(http=http, timeout=limits, trust_env=trust_env, clock=clock)
         self._polling = polling or Polling()
         url = _arguments.base_url(base_url, allow_http=allow_http)
@@ -132,7 +134,7 @@ class Session:
             budget=Budget(prices=prices, limit=_arguments.points(max_spend_usd)),
             clock=clock,
             on_cancel=_arguments.on_cancel(on_cancel),
-            announce=events.Announcer(_arguments.observers(observers)),
+            announce=events.Announcer((self._own_tasks, *_arguments.observers(observers))),
         )
         self._rules = _arguments.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
         self._uploads = Uploads(self._api, rules=self._rules)
@@ -280,10 +282,19 @@ class Session:
         async with self._transport.in_memory(large=True):
             return await self._uploads.put(source, filename=filename)
 
-    def history(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[str]:
-        """The ids of the account's past tasks, newest first. This is free.
+    async def history(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[str]:
+        """The ids of the account's past tasks, each once; the arguments and errors are those of `past_tasks`."""
+        async for info in self._api.history(model=model, start=start, end=end):
+            yield info.task_id
 
-        How soon a task appears there, and whether one that is not over does, is not documented.
+    def past_tasks(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[TaskInfo]:
+        """The account's past tasks as its history tells them, each once, newest first. This is free.
+
+        A record has the task's id, status, model, kind, time of creation, what it cost (`info.usage`, or `None` where
+        the service does not say) and its output, so that `save(info, ...)` fetches it while the pictures live. It has
+        no prompt and no source picture; `get_task(info.task_id)` shows those. `info.raw` is the record itself. How soon
+        a task appears there, and whether one that is not over does, is not documented
+        (https://piapi.ai/docs/piapi-user-history-query).
 
         Args:
             start: When they were created, at the earliest: seconds since 1970 (UTC), by the service's clock.
@@ -296,6 +307,126 @@ class Session:
             PiAPIError: The service refuses, or cannot be reached.
         """
         return self._api.history(model=model, start=start, end=end)
+
+    async def find(
+        self,
+        request: Submittable,
+        *,
+        since: float,
+        within: float = _candidates.LISTED_WITHIN,
+        timeout: float | None = None,
+        webhook: WebhookConfig | None = None,
+        known: Collection[str] = (),
+    ) -> TaskHandle | None:
+        """Look for the task of a submit that ended in doubt, so that it need not be paid for twice. This is free.
+
+            try:
+                info = await session.run(request)
+            except SubmissionInDoubtError as doubt:
+                handle = await session.find(request, since=doubt.since)
+                info = None if handle is None else await handle  # None: submitting it again may pay twice
+
+        The account's history lists the tasks that were made within 5 minutes of `since`; each that is not known to be
+        of another submit is polled, and compared with the request: model, kind of task, prompt, and all other fields
+        that were set and that the service shows. Local pictures are compared by their bytes as they are sent; a picture
+        that the service shows as a link cannot be compared.
+
+        The history lags, and PiAPI does not say how far: the one task that is listed right after a submit may be
+        another's, and yours still to come. So this waits until `within` seconds after `since`, and reads it then.
+
+        What can go wrong: an equal task that somebody else on the account submitted at the same time is taken for
+        yours, if yours does not exist; a clock that is more than 5 minutes wrong hides the task.
+
+        Args:
+            request: What was submitted: `doubt.request`. Files that it names must still be what they were.
+
+            since: When it was submitted, seconds since 1970 (UTC): `doubt.since`.
+
+            within: Seconds after `since` for which the task may be missing from the history; 120 by default.
+
+            timeout: Seconds that may be spent waiting for that moment; 0 does not wait, `None` waits as long as it
+                takes.
+
+            webhook: What was submitted with it. A task that shows another URL is not it, and one that shows this URL
+                goes before those that show none: with a URL of its own (a token in its query) it is known for certain.
+
+            known: Ids of tasks that you know to be of other submits, such as those of other processes. The last 10,000
+                tasks that this session submitted, or found, are known.
+
+        Returns:
+            The task, to be awaited; or `None` when none that fits was listed, which does not prove that there is none.
+
+        Raises:
+            SubmissionInDoubtError: It is too early to tell, and `timeout` is shorter than what is missing; the message
+                says how long. Or several tasks fit: their ids are in `candidates`. Equal requests are interchangeable:
+                with as many of them in doubt as there are candidates, each of these is yours.
+            PiAPIError: The history, or a task in it, cannot be read.
+            OSError, ValueError: A local picture of the request cannot be read any longer; or a number is out of range.
+            TypeError: An argument has the wrong type.
+        """
+        _arguments.submit(request, webhook=webhook)
+        _arguments.seconds("since", since, above=0)
+        _arguments.seconds("within", within, at_least=0)
+        if timeout is not None:
+            _arguments.seconds("timeout", timeout, at_least=0)
+        if isinstance(known, str):
+            raise _checks.refuse(TypeError, name="known", allowed="a collection of task ids", value=known)
+        missing = since + within - self._api.clock.now()
+        if timeout is not None and missing > timeout:
+            raise self._still_in_doubt(
+                f"it is too early to tell, as the history lags; ask again in {missing:.0f} s", request, since=since
+            )
+        await self._api.clock.sleep(max(0.0, missing))
+        fitting = await self._fitting(request, since=since, webhook=webhook, known=known)
+        if len(fitting) > 1:
+            raise self._still_in_doubt(
+                f"{len(fitting)} tasks fit: {', '.join(fitting[:20])}; compare them, or pass those of others as known=",
+                request,
+                since=since,
+                candidates=fitting,
+            )
+        if not fitting:
+            return None
+        self._own_tasks.add(fitting[0])  # no other submit's any longer
+        return self.task(fitting[0])
+
+    async def _fitting(
+        self, request: Submittable, *, since: float, webhook: WebhookConfig | None, known: Collection[str]
+    ) -> tuple[str, ...]:
+        """The tasks that may be a submit's, by what they show."""
+        is_heavy = _sources.is_heavy(request.input)
+        async with self._transport.in_memory(large=is_heavy):
+            # As they would be sent now: the service shows a picture so, scaled or turned upright.
+            body = await _sources.encode_submit(request, webhook=None, rules=self._rules, upload=None)
+            sent = await _sources.off_loop(lambda: body.digests) if is_heavy else ()
+        content = await content_of(request)
+
+        async def unknown(task_ids: list[str]) -> list[str]:
+            return [task_id for task_id in task_ids if task_id not in self._own_tasks and task_id not in known]
+
+        candidates = _candidates.Candidates(history=self.history, read=self.get_task)
+        infos = await candidates.between(since, since, models=[content.model], unknown=unknown)
+        fitting = [
+            (info.task_id, _candidates.endpoint(info))
+            for info in infos
+            if _candidates.is_near(info, since=since) and content.fits(info, sent=sent)
+        ]
+        if webhook is not None:
+            shown = [pair for pair in fitting if pair[1] == webhook.endpoint]
+            fitting = shown or [pair for pair in fitting if not pair[1]]
+        # An equal submit may have been answered while the candidates were read.
+        return tuple(await unknown([task_id for task_id, _ in fitting]))
+
+    def _still_in_doubt(
+        self, why: str, request: Submittable, *, since: float, candidates: tuple[str, ...] = ()
+    ) -> errors.SubmissionInDoubtError:
+        doubt = errors.SubmissionInDoubtError(
+            f"a {request.model} {request.task_type} task may exist and may be billed ({why})",
+            request=request,
+            since=since,
+        )
+        doubt.candidates = candidates
+        return doubt
 
     @property
     def prices(self) -> PriceList:

@@ -32,7 +32,7 @@ ORDER = [
         *("_canonical", "_sqlite", "_ledger_schema", "_ledger_rows", "_ledger_acts", "ledger"),
     ],
     # 3: API
-    ["_closing", "_api", "_uploads", "handle", "_arguments", "session"],
+    ["_closing", "_api", "_uploads", "handle", "_arguments", "_candidates", "session"],
     # 4: compose
     ["_outcomes", "_reconcile", "_jobs", "_intake", "_brake", "_crew", "batch", "webhooks"],
 ]

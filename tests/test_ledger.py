@@ -287,13 +287,47 @@ async def test_rows_are_read_page_by_page_in_order(path: Path) -> None:
 
 
 async def test_a_cost_beyond_reason_is_capped(path: Path) -> None:
-    """What a server says of a cost can be stored, whatever it says."""
+    """What a server says of a cost, or a price list expects, can be stored, whatever it is."""
     owner = new_owner()
     async with SQLiteLedger(path) as ledger:
-        for key, consume in {"a": 10**30, "b": -5}.items():
+        for key in "abc":
             await ledger.claim(BEAR, key=key, owner=owner, save=True)
-            await ledger.finished(key, info=ended(f"t-{key}", consume=consume), owner=owner)
-        assert await ledger.points() == 10**15
+            await ledger.send(key, owner=owner, token=None, points=10**40, limit=10**41)
+        assert await ledger.points() == 3 * 10**15
+        await ledger.finished("a", info=ended("t-a", consume=10**30), owner=owner)
+        await ledger.finished("b", info=ended("t-b", consume=10**400), owner=owner)
+        assert await ledger.points() == 3 * 10**15
+
+
+@pytest.mark.parametrize(
+    ("usage", "points"),
+    [
+        ({"consume": 7}, 7),
+        ({"consume": 7.0}, 7),
+        ({"consume": 0}, 0),
+        ({"consume": 0.0}, 0),
+        ({"frozen": 10}, 10),
+        ({"consume": None}, 10),
+        ({"consume": False}, 10),
+        ({"consume": float("nan")}, 10),
+        ({"consume": -5}, 10),
+        ({}, 10),
+        (None, 10),
+        ("7", 10),
+    ],
+)
+async def test_an_unknown_cost_is_not_zero(path: Path, usage: Any, points: int) -> None:
+    """Where the service tells no cost that can be read, what was expected stays counted, and the limit holds."""
+    owner = new_owner()
+    info = attrs.evolve(ended(), usage=parse_task({"meta": {"usage": usage}}).usage, raw={"meta": {"usage": usage}})
+    async with SQLiteLedger(path) as ledger:
+        await ledger.claim(BEAR, key="a", owner=owner, save=True)
+        await ledger.send("a", owner=owner, token=None, points=10, limit=15)
+        await ledger.finished("a", info=info, owner=owner)
+        assert await ledger.points() == points
+        await ledger.claim(BEAR, key="b", owner=owner, save=True)
+        with pytest.raises(SpendLimitError) if points == 10 else contextlib.nullcontext():
+            await ledger.send("b", owner=owner, token=None, points=8, limit=15)
 
 
 async def test_export_is_plain_and_holds_no_secret(path: Path) -> None:

@@ -18,8 +18,9 @@ from piapi_async.testing import run_in_virtual_time
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 EXAMPLE = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("plugin_example/*app.py"))]
+WEB_APP = (Path(__file__).parent / "fresh" / "web_app.py").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-BLOCKS = [block for block in SHOWN if block not in EXAMPLE]
+BLOCKS = [block for block in SHOWN if block not in (*EXAMPLE, WEB_APP)]
 CAT = Path(piapi_async.__file__).parent / "assets" / "cat.jpg"
 
 
@@ -50,6 +51,11 @@ def test_blocks_were_found() -> None:
 def test_the_plugins_example_is_shown() -> None:
     """The chapter on testing has the two files that `test_pytest_plugin` runs, as they are."""
     assert [block for block in SHOWN if block in EXAMPLE] == EXAMPLE
+
+
+def test_the_web_app_is_shown() -> None:
+    """The chapter on web apps has the file that `fresh/test_web_app_fresh` runs, as it is."""
+    assert WEB_APP in SHOWN
 
 
 def run_block(mark: str, directory: Path) -> tuple[str, str]:

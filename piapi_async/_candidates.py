@@ -1,0 +1,115 @@
+"""The tasks that may have come of a submit whose answer was lost: listed by the history, read, and compared.
+
+The service has no idempotency key (https://piapi.ai/blogs/piapi-retry-safe-tasks asks to look before one pays again).
+Its history lists the tasks of a time (https://piapi.ai/docs/piapi-user-history-query), without their inputs; each task
+shows its input when it is read. `_reconcile` settles the doubts of a ledger so, `Session.find` those of everybody else.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import attrs
+
+from piapi_async import errors, events
+from piapi_async.task import TaskInfo
+
+APART = 300.0
+"""Seconds by which the service's clock and ours may differ, and which a submit may take."""
+
+LISTED_WITHIN = 120.0
+"""Seconds for which a task may be missing from the history. PiAPI does not say how far that lags behind."""
+
+TOGETHER = 8
+"""Candidates that are read at once."""
+
+REMEMBERED = 10_000
+"""Ids of a session's own tasks that are remembered."""
+
+
+@attrs.define(kw_only=True)
+class Candidates:
+    """Reads the tasks of a time; each is read once.
+
+    Args:
+        history: Lists the ids of the account's tasks; as `Session.history`.
+
+        read: Polls a task once; as `Session.get_task`.
+    """
+
+    history: Callable[..., AsyncIterator[str]]
+    read: Callable[[str], Awaitable[TaskInfo]]
+    _known: dict[str, TaskInfo] = attrs.field(factory=dict, init=False)
+
+    async def between(
+        self,
+        start: float,
+        end: float,
+        *,
+        models: Sequence[str],
+        unknown: Callable[[list[str]], Awaitable[list[str]]],
+    ) -> list[TaskInfo]:
+        """The tasks that were made between two times, give or take `APART`.
+
+        Args:
+            start: Seconds since 1970 (UTC).
+
+            end: The same.
+
+            models: The models that they may be of.
+
+            unknown: Those of the listed ids that are not known to be of another submit; the others are not read.
+
+        Raises:
+            PiAPIError: The history or a task could not be read. A task that is listed and cannot be read may be the
+                one that is looked for, so that nothing can be told without it.
+        """
+        family = "flux" if all("flux" in model for model in models) else None
+        listed = [task_id async for task_id in self.history(start=start - APART, end=end + APART, model=family)]
+        task_ids = await unknown(listed)
+        new = [task_id for task_id in task_ids if task_id not in self._known]
+        for first in range(0, len(new), TOGETHER):
+            infos = await asyncio.gather(*map(self._read, new[first : first + TOGETHER]))
+            self._known |= {info.task_id: info for info in infos if info is not None}
+        return [self._known[task_id] for task_id in task_ids if task_id in self._known]
+
+    async def _read(self, task_id: str) -> TaskInfo | None:
+        try:
+            return await self.read(task_id)
+        except errors.NotFoundError:
+            return None  # it is in the history, and no longer among the tasks: nobody can wait for it
+
+
+class OwnTasks:
+    """The tasks that a session submitted, by their ids, the last `REMEMBERED` of them; an observer."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __call__(self, event: events.Event) -> None:
+        """Remember a task whose submit was answered, also when the submit had been cancelled by then."""
+        if isinstance(event, events.Submitted):
+            self.add(event.info.task_id)
+
+    def add(self, task_id: str) -> None:
+        """Remember a task."""
+        self._ids[task_id] = None
+        while len(self._ids) > REMEMBERED:
+            self._ids.popitem(last=False)
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._ids
+
+
+def is_near(info: TaskInfo, *, since: float) -> bool:
+    """Whether a task was made at the time of a submit, as far as it says."""
+    return info.created_at is None or abs(info.created_at.timestamp() - since) <= APART
+
+
+def endpoint(info: TaskInfo) -> str:
+    """The webhook's URL that a task shows, or an empty text."""
+    config: Any = info.raw.get("config")
+    webhook: Any = config.get("webhook_config") if isinstance(config, dict) else None
+    url = webhook.get("endpoint") if isinstance(webhook, dict) else None
+    return url if isinstance(url, str) else ""
