@@ -153,6 +153,20 @@ def _code(payload: object) -> int | None:
     return code if isinstance(code, int) and not isinstance(code, bool) and abs(code) < 10**9 else None
 
 
+def _is_enveloped(payload: object) -> bool:
+    """Whether an error has one of the forms that PiAPI's own have been seen in.
+
+    They are `{"code": 400, "message": "..."}`, with or without `data`; `{"message": "...", "data": {...}}` without a
+    code; `{"error": "..."}`; and `{"description": "..."}`. A mere `{"message": "..."}` is what API gateways say.
+    """
+    outer = _mapping(payload)
+    return (
+        _code(payload) is not None
+        or {"message", "data"} <= outer.keys()
+        or any(_text(outer.get(name)).strip() for name in ("error", "description"))
+    )
+
+
 def _error(
     status: int,
     *,
@@ -179,6 +193,7 @@ def _error(
         message=message,
         body=body,
         headers={name.lower(): _redact(text, secrets=secrets) for name, text in answer.headers.items()},
+        is_enveloped=_is_enveloped(payload),
         **extras,
     )
 

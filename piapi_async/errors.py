@@ -124,6 +124,8 @@ class APIError(PiAPIError):
         message: The server's own words, shortened.
         body: The first part of the answer's body as text.
         headers: The answer's headers, names in lower case.
+        is_enveloped: Whether the answer had the form of PiAPI's own. Another one may be the word of something in
+            between: Cloudflare, a proxy, a router.
     """
 
     safe_to_resubmit = True
@@ -137,6 +139,7 @@ class APIError(PiAPIError):
         message: str = "",
         body: str = "",
         headers: Mapping[str, str] | None = None,
+        is_enveloped: bool = False,
     ) -> None:
         super().__init__(text)
         self.status = status
@@ -144,6 +147,7 @@ class APIError(PiAPIError):
         self.message = message
         self.body = body
         self.headers: dict[str, str] = dict(headers or {})
+        self.is_enveloped = is_enveloped
 
 
 class InvalidRequestError(APIError):

@@ -67,6 +67,7 @@ REFUSAL: dict[str, object] = {
     "message": "words",
     "body": "body",
     "headers": {"date": "today"},
+    "is_enveloped": True,
 }
 TASK: dict[str, object] = {"info": INFO}
 EXTRAS: dict[str, dict[str, object]] = {
@@ -185,7 +186,7 @@ def test_each_error_takes_one_positional_message(name: str) -> None:
 def test_the_defaults_of_the_extras_say_nothing() -> None:
     """What was not given is empty, zero or `None`."""
     refusal = errors.APIError("x")
-    assert vars(refusal) == {"status": 0, "code": None, "message": "", "body": "", "headers": {}}
+    assert vars(refusal) == {"status": 0, "code": None, "message": "", "body": "", "headers": {}, "is_enveloped": False}
     assert vars(errors.RateLimitError("x")) == {**vars(refusal), "retry_after": None}
     assert vars(errors.UnexpectedResponseError("x")) == {"status": 0, "body": ""}
     assert vars(errors.WaitTimeoutError("x")) == {"info": None, "task_id": None, "handle": None}

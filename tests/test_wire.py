@@ -491,6 +491,32 @@ def test_the_http_status_wins_over_the_code() -> None:
     assert (error.status, error.code) == (404, 10000)
 
 
+@pytest.mark.parametrize(
+    ("body", "is_enveloped"),
+    [
+        ({"code": 404, "message": "task not found"}, True),
+        ({"code": "404", "data": None, "message": "task not found"}, True),
+        ({"message": "failed to create task", "data": {"task_id": ""}}, True),
+        ({"error": "Unauthorized"}, True),
+        ({"description": "Unauthorized"}, True),
+        ({"message": "no Route matched with those values"}, False),
+        ({"error": {"message": "x"}}, False),
+        ({"error": " ", "description": ""}, False),
+        ({"detail": "Not Found"}, False),
+        ({"type": "about:blank", "title": "Forbidden", "status": 403}, False),
+        ("404 page not found", False),
+        ("<html>404</html>", False),
+        ("[]", False),
+        ("404", False),
+        ("", False),
+    ],
+)
+def test_whose_word_an_error_is(body: object, *, is_enveloped: bool) -> None:
+    """An error has the form of PiAPI's own, or is perhaps the word of something in between, and tells which."""
+    for status in (401, 404, 409, 429, 500):
+        assert api_error(body, status=status).is_enveloped is is_enveloped
+
+
 @pytest.mark.parametrize("code", [1100, 10000, 10001, 600, 499])
 def test_other_codes_inside_a_success(code: int) -> None:
     """A code that is neither success nor HTTP's is an error of the root kind, refused in good order."""
