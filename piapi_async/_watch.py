@@ -116,6 +116,8 @@ class Poller(TaskWait):
         submitted_at: When the task was submitted, on the clock; `None` when it was not submitted here.
 
     Attributes:
+        info: The task as the last poll showed it; `None` when that one failed.
+
         error: What the last poll met, when the time was up while polls failed.
     """
 
@@ -127,6 +129,7 @@ class Poller(TaskWait):
     known: TaskInfo | None = None
     seen_at: float = 0.0
     submitted_at: float | None = None
+    info: TaskInfo | None = attrs.field(default=None, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
     _begun: float | None = attrs.field(default=None, init=False)
     _failing_since: float | None = attrs.field(default=None, init=False)
@@ -165,7 +168,7 @@ class Poller(TaskWait):
 
     def saw(self, info: TaskInfo, *, at: float) -> None:
         """Note a poll that succeeded."""
-        self.polled_at, self._was_seen, self._refusals = at, True, 0
+        self.info, self.polled_at, self._was_seen, self._refusals = info, at, True, 0
         self.failing_for, self._failing_since = 0.0, None
         if self.submitted_at is not None:
             self.age = at - self.submitted_at
@@ -177,6 +180,7 @@ class Poller(TaskWait):
 
     def failed(self, error: errors.PiAPIError) -> None:
         """Note a poll that failed."""
+        self.info = None
         now = self.clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         self.failing_for = now - self._failing_since
@@ -195,8 +199,11 @@ class Poller(TaskWait):
             return False
         return error.is_enveloped or error.status == 401 or not self._was_seen  # noqa: PLR2004 - HTTP's Unauthorized
 
-    def is_refused(self, error: BaseException | None) -> bool:
+    def is_refused(self, state: tenacity.RetryCallState) -> bool:
         """Whether the last poll, and those before it, were refused often enough to believe it."""
+        if not self._refusals:
+            return False
+        error = error_of(state)
         is_clear = isinstance(error, errors.APIError) and (error.is_enveloped or error.status == 401)  # noqa: PLR2004
         return self._refusals >= (self.polling.max_errors if self._was_seen or not is_clear else 1)
 
@@ -206,10 +213,12 @@ class Poller(TaskWait):
             return False
         if self.left < _TICK:
             return True
+        if self.polling.stop is None:
+            return False
         # A stop that counts seconds counts those of this wait, on the event loop's clock.
         now = self.clock.monotonic()
         state.start_time, state.outcome_timestamp = now - self.waited, now
-        return self.polling.stop is not None and ask_stop(self.polling.stop, state)
+        return ask_stop(self.polling.stop, state)
 
 
 async def _attempt(poller: Poller) -> TaskInfo | None:
@@ -224,9 +233,10 @@ async def _attempt(poller: Poller) -> TaskInfo | None:
         poller.failed(error)
         raise
     except TimeoutError:
-        if limit.expired():
-            return None
-        raise
+        if not limit.expired():
+            raise
+        poller.info = None
+        return None
     poller.saw(info, at=poller.clock.monotonic())
     return info
 
@@ -234,24 +244,21 @@ async def _attempt(poller: Poller) -> TaskInfo | None:
 def _goes_on(state: tenacity.RetryCallState) -> bool:
     """Whether to poll again, if there is time."""
     poller: Poller = state.args[0]
-    assert state.outcome is not None
-    error = state.outcome.exception()
+    error = error_of(state)
     if error is not None:
         return isinstance(error, PASSING)
-    info: TaskInfo | None = state.outcome.result()
-    return info is not None and not poller.until(info)
+    return poller.info is not None and not poller.until(poller.info)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
     """Seconds until the next poll, which is at the latest when the time is up."""
     poller: Poller = state.args[0]
-    assert state.outcome is not None
-    error = state.outcome.exception()
-    if error is None and state.outcome.result().is_terminal:
+    if poller.info is not None and poller.info.is_terminal:
         pause = OUTPUT_PAUSE
     else:
         pause = ask_wait(poller.polling.wait, state, fallback=_FALLBACK)
-        pause = max(pause, min(retry_after(error), LONGEST_RETRY_AFTER))
+    if poller.info is None:
+        pause = max(pause, min(retry_after(error_of(state)), LONGEST_RETRY_AFTER))
     if poller.known is not None:
         pause -= poller.clock.monotonic() - poller.seen_at
     return max(0.0, min(pause, poller.left))
@@ -259,18 +266,24 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 def _is_enough(state: tenacity.RetryCallState) -> bool:
     poller: Poller = state.args[0]
-    return poller.is_refused(error_of(state)) or poller.is_over_time(state)
+    return poller.is_refused(state) or poller.is_over_time(state)
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:
     """Raise the refusal, or note what polls met when the time was up; in place of tenacity's `RetryError`."""
     poller: Poller = state.args[0]
     error = error_of(state)
-    if error is not None and poller.is_refused(error):
+    if error is not None and poller.is_refused(state):
         raise error
     poller.error = error
 
 
 _RETRYING = tenacity.AsyncRetrying(
-    sleep=Clock().sleep, retry=_goes_on, wait=_pause, stop=_is_enough, retry_error_callback=_give_up
+    sleep=Clock().sleep,
+    retry=_goes_on,
+    wait=_pause,
+    stop=_is_enough,
+    before=None,  # type: ignore[arg-type] # as tenacity allows: what does nothing costs 1 µs a pass, too
+    after=None,  # type: ignore[arg-type]
+    retry_error_callback=_give_up,
 )

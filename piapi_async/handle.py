@@ -106,8 +106,9 @@ class TaskHandle:
             return self._final
         is_new = is_young(self._submitted_at, clock=self._api.clock)
         with self._about_this_task():
+            within = asyncio.timeout(limit)
             try:
-                async with asyncio.timeout(limit) as within:
+                async with within:
                     return self._seen(await self._api.get(self._task_id, is_new=is_new), polling=self._polling)
             except TimeoutError:
                 if not within.expired():
