@@ -104,6 +104,7 @@ class Kind:
     _fit: Fit | None = None
     _next: Fit | None = None
     _promptness: float = 1.0
+    _judged: float = -math.inf
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
@@ -126,7 +127,9 @@ class Kind:
             least, most = between
             if told is not None and not least - SLACK <= told[0] <= most + SLACK:
                 told = None  # a clock that jumped, or the time of something else
-            if told is not None:
+            # Tasks that go side by side are polled side by side: of those, one tells as much as all of them.
+            if told is not None and not (began is not None and abs(began - self._judged) < most):
+                self._judged = -math.inf if began is None else began
                 self._judge(told, least=least, most=most)
             seen = told if told is not None and self._is_believed else sample((least + most) / 2)
         if seen is None:

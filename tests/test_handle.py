@@ -9,7 +9,17 @@ import pytest
 import tenacity
 from raw_server import RawServer, answer, cut, holding, stall, task
 
-from piapi_async import Backoff, Img2Img, Polling, RetryPolicy, Session, TaskFailedError, WaitTimeoutError, events
+from piapi_async import (
+    Backoff,
+    Governor,
+    Img2Img,
+    Polling,
+    RetryPolicy,
+    Session,
+    TaskFailedError,
+    WaitTimeoutError,
+    events,
+)
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import (
     AuthenticationError,
@@ -580,6 +590,23 @@ async def test_closed_session_is_told_of_a_task_that_was_never_seen() -> None:
             handle = session.task("t-1")
         with pytest.raises(ConfigurationError) as caught:
             await handle
+    assert len(caught.value.__notes__) == 1
+
+
+class _BrokenGovernor(Governor):
+    """A governor with a mistake in it."""
+
+    def turn(self, *others: Any, **more: Any) -> Any:
+        """Let nobody through."""
+        raise LookupError(others, more)
+
+
+async def test_bug_in_a_wait_names_the_task() -> None:
+    """What is not ours, such as a mistake in a governor of one's own, ends the wait with a note that names the task."""
+    async with RawServer(task("t-1")) as server:
+        async with Session("k", base_url=server.url, governor=_BrokenGovernor()) as session:
+            with pytest.raises(LookupError) as caught:
+                await session.task("t-1")
     assert len(caught.value.__notes__) == 1
 
 

@@ -559,6 +559,18 @@ def test_an_honest_service_is_believed(shape: str, seed: int) -> None:
         assert seconds in [one for one, _ in kind["seconds"]]
 
 
+@pytest.mark.parametrize("late", [0.01, 0.1, 0.3])
+def test_a_burst_of_tasks_that_are_all_alike_is_believed(late: float) -> None:
+    """Tasks that go side by side and take the same time are all polled equally soon after their end: no sign of it."""
+    learned = Learned()
+    for burst in range(3):
+        for number in range(60):
+            began = 100.0 * burst + number / 1000
+            learned.observe(KEY, 9.0, queued=2.0, began=began, between=(7.0, 9.0 + late))
+    (kind,) = json.loads(learned.to_json())["kinds"]
+    assert kind["seconds"] == [[9.0, 2.0]] * 180
+
+
 @pytest.mark.parametrize("shape", ["spread", "nearly alike", "all alike", "quick or slow", "three sizes", "queued"])
 @pytest.mark.parametrize("latency", [0.0, 0.1])
 def test_ends_that_are_stamped_by_the_poll_do_not_drift(shape: str, latency: float) -> None:
