@@ -31,7 +31,3 @@ class Clock:
         """Wait that many seconds of the loop's time; none at all when the number is not positive."""
         # Not a coroutine of its own: ten thousand waiting tasks hold one each.
         return asyncio.sleep(max(0.0, seconds))
-
-    def random(self) -> float:
-        """A number from 0 up to, but not including, 1."""
-        return chance()
