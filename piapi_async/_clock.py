@@ -19,11 +19,6 @@ def chance() -> float:
     return random.random()  # noqa: S311 - to spread requests, not a secret
 
 
-def _ring(ringing: "asyncio.Future[None]") -> None:
-    if not ringing.done():
-        ringing.set_result(None)
-
-
 class Clock:
     """The clocks of the running event loop.
 
@@ -72,16 +67,3 @@ class Clock:
         """Wait that many seconds of the loop's time; none at all when the number is not positive."""
         # Not a coroutine of its own: ten thousand waiting tasks hold one each.
         return asyncio.sleep(max(0.0, seconds))
-
-    def alarm(self, seconds: float) -> tuple["asyncio.Future[None]", asyncio.TimerHandle]:
-        """What is done after so many seconds of the loop's time, and the timer to cancel when nobody waits any longer.
-
-        It takes half the memory that `sleep` takes.
-        """
-        loop = asyncio.get_running_loop()
-        ringing = loop.create_future()
-        return ringing, loop.call_later(max(0.0, seconds), _ring, ringing)
-
-    def random(self) -> float:
-        """A number from 0 up to, but not including, 1."""
-        return chance()

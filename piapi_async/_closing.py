@@ -136,8 +136,8 @@ def _closed(task_id: str | None = None) -> errors.ConfigurationError:
     fact = "this session is closed; 'async with session' opens it again"
     if task_id is None:
         return errors.ConfigurationError(f"{fact}; nothing was sent")
-    error = errors.ConfigurationError(
-        f"{fact}; task {task_id} may go on and be billed, session.task({task_id!r}).wait() resumes the wait for it"
+    return errors.ConfigurationError(
+        f"{fact}; task {task_id} may go on and be billed, session.task({task_id!r}).wait() resumes the wait for it",
+        task_id=task_id,
+        safe_to_resubmit=False,
     )
-    error.task_id, error.safe_to_resubmit = task_id, False
-    return error

@@ -33,6 +33,14 @@ takes seven durations on each side. Where nothing changes, it happens about once
 SLACK: Final = 5.0
 """By so many seconds a duration as the service tells it may lie outside of what was seen from here."""
 
+STAMPED: Final = 0.35
+STAMPED_WEIGHT: Final = 0.1
+"""A service that stamps a task's end when it is asked tells that each ended just as it was polled. Taken at its word,
+the next poll is planned for later, finds a later end, and so on without bound. So the time between end and poll is
+compared with what the distribution of durations lets one expect. Of an honest service the two are equal on average,
+whether its tasks are spread or all alike; when their mean ratio, moving by this weight, falls below the first number,
+the ends are not believed. That takes ten such tasks."""
+
 
 def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
     """One duration, or `None` when it cannot be one; a time in the queue that cannot be is left out."""
@@ -43,7 +51,7 @@ def sample(seconds: float, *, queued: float | None = None) -> Sample | None:
 
 @attrs.define(eq=False, slots=False)
 class Fit:
-    """The best looks by some durations; each part is made when it is first asked for, since most are not."""
+    """The best polls by some durations; each part is made when it is first asked for, since most are not."""
 
     samples: list[Sample]
     price: float
@@ -55,18 +63,23 @@ class Fit:
 
     @cached_property
     def whole(self) -> Plan:
-        """The best looks at tasks of which no more is known."""
+        """The best polls of tasks of which no more is known."""
         return plan(self.curve, price=self.price)
 
     @cached_property
-    def running(self) -> Plan | None:
-        """The best looks at tasks that run, by the time they do so; `None` while too little is known of that."""
+    def works(self) -> Curve | None:
+        """How long the tasks run; `None` while too little is known of that."""
         works = [max(seconds - queued, BRIEFEST) for seconds, queued in self.samples if queued is not None]
-        return plan(estimate(works), price=self.price) if 2 * len(works) > len(self.samples) else None
+        return estimate(works) if 2 * len(works) > len(self.samples) else None
+
+    @cached_property
+    def running(self) -> Plan | None:
+        """The best polls of tasks that run, by the time they do so; `None` while too little is known of that."""
+        return None if self.works is None else plan(self.works, price=self.price)
 
     @cached_property
     def queued(self) -> Plan | None:
-        """The best looks at tasks that wait for a worker; `None` while too little is known of that."""
+        """The best polls of tasks that wait for a worker; `None` while too little is known of that."""
         if self.running is None:
             return None
         waits = [max(queued, BRIEFEST) for _, queued in self.samples if queued is not None]
@@ -82,7 +95,7 @@ class Fit:
 
 @attrs.define(eq=False)
 class Kind:
-    """One kind of task: the durations seen, and the best looks by them. It has seen one at least."""
+    """One kind of task: the durations seen, and the best polls by them."""
 
     price: float
     past: Past = attrs.field(factory=Past)
@@ -90,20 +103,64 @@ class Kind:
     _unchecked: int = 0
     _fit: Fit | None = None
     _next: Fit | None = None
+    _promptness: float = 1.0
+    _judged: float = -math.inf
 
     @classmethod
     def of(cls, samples: Iterable[Sample], *, price: float) -> Self:
         """What was seen before, elsewhere."""
         return cls(price, Past.of(samples))
 
-    def observe(self, seen: Sample, *, began: float | None) -> None:
-        """Take in one task that is over."""
+    def observe(self, told: Sample | None, *, began: float | None, between: tuple[float, float] | None) -> None:
+        """Take in one task that is over.
+
+        Args:
+            told: How long it took, as the service tells it.
+
+            began: When it was accepted.
+
+            between: Its age when it was last seen going on, and when it was first seen to be over.
+        """
+        if between is None:
+            seen = told if self._is_believed else None
+        else:
+            least, most = between
+            if told is not None and not least - SLACK <= told[0] <= most + SLACK:
+                told = None  # a clock that jumped, or the time of something else
+            # Tasks that go side by side are polled side by side: of those, one tells as much as all of them.
+            if told is not None and not (began is not None and abs(began - self._judged) < most):
+                self._judged = -math.inf if began is None else began
+                self._judge(told, least=least, most=most)
+            seen = told if told is not None and self._is_believed else sample((least + most) / 2)
+        if seen is None:
+            return
         more = self.past.add(seen, began=began)
         self._new += more
         self._unchecked += more
         if self._unchecked >= CHECKED_EVERY:
             self._unchecked = 0
             self._forget(change([seconds for seconds, _ in self.past.samples]))
+
+    @property
+    def _is_believed(self) -> bool:
+        """Whether the ends that the service tells are those of its tasks."""
+        return self._promptness >= STAMPED
+
+    def _judge(self, told: Sample, *, least: float, most: float) -> None:
+        """Compare how long before the poll the task ended with what was to be expected; see `STAMPED`."""
+        if not self.past:
+            return
+        (end, queued), curve = told, self.fit.curve
+        if queued is not None and self.fit.works is not None:
+            # Where the start is known, polls are planned from there on, and hit much better than by the age alone.
+            end, least, most, curve = end - queued, max(0.0, least - queued), most - queued, self.fit.works
+        expected = curve.lateness(least, most)
+        if expected < BRIEFEST:
+            return
+        was_believed = self._is_believed
+        self._promptness += STAMPED_WEIGHT * (min(max((most - end) / expected, 0.0), 2.0) - self._promptness)
+        if was_believed and not self._is_believed:
+            self.past, self._fit, self._next = Past(), None, None  # it holds the times of polls
 
     def _forget(self, count: int) -> None:
         self.past.forget(count)
@@ -127,7 +184,7 @@ class Kind:
         return len(self.past) >= TRUSTED and not self.past.is_first_burst
 
     def pause(self, elapsed: float, *, queued: bool | None, running_for: float | None, chance: float) -> float:
-        """Seconds until the next look."""
+        """Seconds until the next poll."""
         fit = self.fit
         if running_for is not None and fit.running is not None:
             return fit.running.spread(running_for, chance=chance)
@@ -142,11 +199,19 @@ class Memory:
     price: float
     kinds: dict[Hashable, Kind] = attrs.field(factory=dict)
 
-    def observe(self, key: Hashable, seen: Sample, *, began: float | None) -> None:
-        """Take in one task that is over."""
+    def known(self, key: Hashable) -> Kind | None:
+        """A kind of task of which a duration counts."""
+        kind = self.kinds.get(key)
+        return kind if kind is not None and len(kind.past) else None
+
+    def observe(
+        self, key: Hashable, told: Sample | None, *, began: float | None, between: tuple[float, float] | None
+    ) -> None:
+        """Take in one task that is over; the arguments are those of `Kind.observe`."""
         kind = self.kinds.pop(key, None) or Kind(self.price)
-        kind.observe(seen, began=began)
-        self.kinds[key] = kind
+        kind.observe(told, began=began, between=between)
+        if kind.past.known:
+            self.kinds[key] = kind
         if len(self.kinds) > KINDS:
             del self.kinds[next(iter(self.kinds))]
 
@@ -202,20 +267,9 @@ def change(values: Sequence[float]) -> int:
     return at if surprise > SURPRISE else 0
 
 
-def lasted(info: TaskInfo, *, least: float = 0.0, most: float = math.inf) -> Sample | None:
-    """How long a completed task took, by the service's own times; by what was seen from here where those cannot be.
-
-    Args:
-        info: The task.
-
-        least: How old it was, by the clock here, when it was last seen not to be over.
-
-        most: How old it was when it was first seen to be; infinite when it was not submitted here.
-    """
-    total = _seconds(info.created_at, info.ended_at)
-    if total is not None and least - SLACK <= total <= most + SLACK:
-        return sample(total, queued=_seconds(info.created_at, info.started_at))
-    return sample((least + most) / 2)
+def lasted(info: TaskInfo) -> tuple[float | None, float | None]:
+    """How long a task that is over took, and for how much of that it queued, by the service's own times."""
+    return _seconds(info.created_at, info.ended_at), _seconds(info.created_at, info.started_at)
 
 
 def phase(info: TaskInfo, *, elapsed: float) -> tuple[bool, float | None]:

@@ -22,6 +22,10 @@ NEARLY_ALL: Final = 0.9
 TOGETHER: Final = 5.0
 """Tasks that began in the same so many seconds count as begun together: a queue that grows behind them is no change."""
 
+HAIR: Final = 0.0005
+"""Seconds by which two sums of clock readings may differ and yet be equal. A machine that is up for ten years reads its
+clock to 0.06 microseconds, and no duration is shorter than a millisecond."""
+
 SCATTER: Final = 1000 * (1 + math.sqrt(5))
 """Scatters durations, also such as are whole seconds or milliseconds."""
 
@@ -112,7 +116,8 @@ class Past:
             seconds = sorted(entry[2][0] for entry in (*self._ripe, *self._young))
             self._usual = seconds[int(NEARLY_ALL * (len(seconds) - 1))]
             self._usual_for = len(seconds) // 20
-        before = self._newest_end - self._usual
+        # The task that ended last is as old as it took, but (began + seconds) - seconds may be less than began.
+        before = self._newest_end - self._usual + HAIR
         ripened = [entry for entry in self._young if entry[1] <= before]
         if ripened:
             self._young = [entry for entry in self._young if entry[1] > before]

@@ -73,6 +73,19 @@ class Curve:
             return 1 - (1 - self.over[-1]) * self.times[-1] / seconds
         return _between(self.times, self.over, seconds)
 
+    def lateness(self, least: float, most: float) -> float:
+        """How long ago the end of a task is to be expected that was over after `most` seconds, but not after `least`.
+
+        At most all of the time between them; 0 when there is none.
+        """
+        last = self.times[-1]
+        ended = self.share(most) - self.share(least)
+        if least < last > most and ended > _RARE:
+            early, late = self.areas((least, most))
+            expected = (late - early - self.share(least) * (most - least)) / ended
+            return min(max(expected, 0.0), most - least)
+        return max(0.0, most - least) / 2
+
     def areas(self, seconds: Iterable[float]) -> list[float]:
         """The area under the curve up to each of some times that are on it."""
         whole = _areas(self)
@@ -325,7 +338,7 @@ def plan_queued(waits: Curve, *, totals: Curve, running: Plan) -> Plan:
         share = begun[at + 1] - begun[at]
         if share > _RARE:
             start = (begun[at + 1] * times[at + 1] - begun[at] * times[at] - (areas[at + 1] - areas[at])) / share
-            costs_then = running.costs_at(time - start for time in times[at + 1 :])
+            costs_then = running.costs_at(max(0.0, time - start) for time in times[at + 1 :])
             found[at + 1 :] = [known + share * then for known, then in zip(found[at + 1 :], costs_then, strict=True)]
         within = range(at + 1, last + 1)
         best = min(within, key=cost)

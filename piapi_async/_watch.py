@@ -1,53 +1,78 @@
-"""Waiting for one task: looks, with the pauses that the policy decides, until it is over or the time is up.
+"""Waiting for one task: polls, with the pauses that the policy decides, until it is over or the time is up.
 
-One loop serves a whole wait: "not over yet" and "this look failed in transit" are both reasons to look again, so a
-failed look is never a failed task.
+tenacity drives the loop: one `AsyncRetrying` serves all waits, since one made for each would hold 6 kB for as long as
+the task takes. Sharing is safe because its parts are plain functions, between which nothing is awaited, and what
+belongs to one wait, the `Poller`, travels in the call's arguments (`RetryCallState.args[0]`).
+
+"Not over yet" and "this poll failed" are both reasons to poll again, so a failed poll is never a failed task.
 """
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import attrs
+import tenacity
 
 from piapi_async import errors
 from piapi_async._clock import Clock
-from piapi_async._learning import lasted, phase
-from piapi_async.polling import Attempts, Learned, Polling
-from piapi_async.retry import RETRY_LOOK, retry_after
+from piapi_async._learning import lasted
+from piapi_async.polling import Backoff, Learned, Polling, TaskWait
+from piapi_async.retry import RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after
 from piapi_async.task import TaskInfo, TaskStatus
 
-LAST_LOOK = 5.0
-"""The look at the end of a wait's time may take this many seconds beyond it."""
+LAST_POLL = 5.0
+"""Every poll of a wait gets this many seconds for its answer, also one that begins when the time is up."""
 
 VISIBLE_AFTER = 10.0
 """For this many seconds after a submit, "no such task" means "not visible yet"."""
 
+OUTPUT_PAUSE = 1.0
+"""Seconds between two polls of a task that is completed and has no output so far."""
+
+LONGEST_RETRY_AFTER = 120.0
+"""The longest `Retry-After`, in seconds, that puts a poll off: polls are free, and a wait that sleeps for the hour that
+a proxy asked for finds nothing out within its time."""
+
 URGENT = 30.0
-"""Where looks are scarce, a look that surely shows the end goes so many seconds before one that surely does not."""
+"""Where polls are scarce, one that surely shows the end goes this many seconds before one that surely does not."""
 
 DOUBTFUL = 900.0
-"""A task that is older than so many seconds by what the service and this machine say, and is not over, has rather been
-dated by clocks that disagree."""
+"""A task that is older than this many seconds by what the service and this machine say, and is not over, has rather
+been dated by clocks that disagree."""
 
-TOGETHER = 0.1
-"""Looks that may as well be a little earlier or later are at common moments, so many seconds apart: to wake up for one
-look costs about as much as the look."""
+PASSING = (*RETRY_LOOK, errors.APIError)
+"""What a poll may meet and yet be repeated. These are our own errors: a cancellation, or a bug, ends the wait."""
 
 _TICK = 0.001  # timers may fire a clock tick early
+_FALLBACK = Backoff()
 
 
 def learn(polling: Polling, info: TaskInfo, *, began: float | None, least: float, most: float) -> None:
-    """Let a policy that learns take in a task that is over; `least` and `most` are as for `lasted`."""
-    if isinstance(polling.wait, Learned) and info.status is TaskStatus.COMPLETED:
-        seen = lasted(info, least=least, most=most)
-        if seen is not None:
-            polling.wait.observe((info.model, info.task_type), seen[0], queued=seen[1], began=began)
+    """Let a policy that learns take in a task that is over.
+
+    A failure tells as much of when to poll as a success: tasks that fail at once should be seen to at once. A cancelled
+    task tells only when somebody cancelled it.
+
+    Args:
+        polling: The policy.
+
+        info: The task.
+
+        began: When it was submitted, on the clock; `None` when it was not submitted here.
+
+        least: How old it was, by the clock here, when it was last seen not to be over.
+
+        most: How old it was when it was first seen to be.
+    """
+    if isinstance(polling.wait, Learned) and info.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
+        seconds, queued = lasted(info)
+        between = None if began is None else (least, most)
+        polling.wait.observe((info.model, info.task_type), seconds, queued=queued, began=began, between=between)
 
 
 def urgency(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) -> float:
-    """By how many seconds a look goes before others where looks are scarce: by what it can be expected to show.
+    """By how many seconds a poll goes before others where polls are scarce: by what it can be expected to show.
 
     Args:
         polling: The policy that planned it.
@@ -69,28 +94,34 @@ def is_young(submitted_at: float | None, *, clock: Clock) -> bool:
 
 
 @attrs.define(kw_only=True)
-class Watch:
-    """One wait: looks at one task until it is as wanted, or until the time or the patience with errors is used up.
+class Poller(TaskWait):
+    """One wait: polls one task until it is as wanted, the time is up, or the service refuses to show it.
 
     Args:
-        look: Makes one look, a single request.
+        poll: Makes one poll, a single request.
 
-        until: Whether a task as seen ends the wait.
+        until: Whether a task as seen ends the wait. One that is over and does not end it lacks its output still, and is
+            polled every `OUTPUT_PAUSE` seconds.
 
         polling: The policy.
 
         timeout: Seconds for this wait, in place of the policy's; `None` for no limit.
 
-        clock: Where time and sleep come from.
+        clock: Where time comes from.
 
-        known: The task as last seen, if it was: it stands in for the first look.
+        known: The task as last seen, if it was: it stands in for the first poll.
 
         seen_at: When that was, on the clock.
 
         submitted_at: When the task was submitted, on the clock; `None` when it was not submitted here.
+
+    Attributes:
+        info: The task as the last poll showed it; `None` when that one failed.
+
+        error: What the last poll met, when the time was up while polls failed.
     """
 
-    look: Callable[[], Awaitable[TaskInfo]]
+    poll: Callable[[], Awaitable[TaskInfo]]
     until: Callable[[TaskInfo], bool]
     polling: Polling
     timeout: float | None
@@ -98,103 +129,161 @@ class Watch:
     known: TaskInfo | None = None
     seen_at: float = 0.0
     submitted_at: float | None = None
-    _attempts: Attempts = attrs.field(factory=Attempts, init=False)
-    _errors: int = attrs.field(default=0, init=False)
-    _begun: float = attrs.field(default=0.0, init=False)
+    info: TaskInfo | None = attrs.field(default=None, init=False)
+    error: BaseException | None = attrs.field(default=None, init=False)
+    _begun: float | None = attrs.field(default=None, init=False)
+    _failing_since: float | None = attrs.field(default=None, init=False)
+    _refusals: int = attrs.field(default=0, init=False)
+    _was_seen: bool = attrs.field(default=False, init=False)
 
     async def run(self) -> TaskInfo | None:
-        """The task as wanted, or `None` when time ran out first.
+        """The task as wanted, or `None` when the time was up first.
 
         Raises:
-            PiAPIError: What a look met that looking again does not mend, or the last of too many failures in a row.
+            PiAPIError: The service refuses to show the task: at once one that was never seen, and one that was after
+                `Polling.max_errors` refusals in a row.
         """
-        self._begun = self.clock.monotonic()
-        while True:
-            seen = self.known or await self._attempt()
-            if isinstance(seen, TaskInfo) and self.until(seen):
-                return seen
-            if seen is None or (self._left() < _TICK and self.known is None):
-                return None
-            # Ten thousand tasks wait just here: neither a coroutine nor a time limit is held meanwhile.
-            ringing, alarm = self.clock.alarm(self._pause(seen))
-            try:
-                await ringing
-            finally:
-                alarm.cancel()
-
-    async def _attempt(self) -> TaskInfo | errors.PiAPIError | None:
-        """Look; `None` when the time was up before an answer came. What looking again does not mend is raised."""
-        limit = asyncio.timeout(None if self.timeout is None else self._left() + LAST_LOOK)
-        try:
-            async with limit:
-                info = await self.look()
-        except errors.PiAPIError as error:
-            return self._passing(error)
-        except TimeoutError:
-            if limit.expired():
-                return None
-            raise
-        self._errors = 0
+        info: TaskInfo | None = await _RETRYING(_attempt, self)
         return info
 
-    def _passing(self, error: errors.PiAPIError) -> errors.PiAPIError:
-        """The error, if looking again may mend it.
+    @property
+    def waited(self) -> float:
+        """Seconds since the wait began."""
+        return 0.0 if self._begun is None else self.clock.monotonic() - self._begun
 
-        Raises:
-            PiAPIError: It does not, or there were too many in a row.
-        """
-        if not self._may_pass(error):
-            raise error
-        self._errors += not isinstance(error, errors.NotFoundError)
-        if self._errors >= self.polling.max_errors:
-            raise error
-        return error
+    @property
+    def left(self) -> float:
+        """Seconds of the wait's time that are left."""
+        return math.inf if self.timeout is None else self.timeout - self.waited
 
-    def _may_pass(self, error: errors.PiAPIError) -> bool:
-        if isinstance(error, errors.NotFoundError):
-            return is_young(self.submitted_at, clock=self.clock)
-        return isinstance(error, RETRY_LOOK)
+    def begin(self) -> TaskInfo | None:
+        """Set the time running, once; what is known already, if anything, is what the first attempt has seen."""
+        if self._begun is None:
+            self._begun = self.clock.monotonic()
+            if self.known is not None:
+                self.saw(self.known, at=self.seen_at)
+                return self.known
+        self.known = None
+        return None
 
-    def _pause(self, seen: TaskInfo | errors.PiAPIError) -> float:
-        """Seconds until the next look."""
-        wait = self.polling.wait
-        if isinstance(wait, Learned) and isinstance(seen, TaskInfo):
-            pause = self._planned(wait, seen)
-        else:
-            pause = max(wait(self._attempts.after(seen)), retry_after(seen))
-        if self.known is not None:
-            pause -= self.clock.monotonic() - self.seen_at
-            self.known = None
-        return max(0.0, min(pause, self._left()))
-
-    def _planned(self, wait: Learned, info: TaskInfo) -> float:
-        """A pause by chance within the plan's room: tasks submitted together are looked at over a while."""
-        self._attempts.forget()
-        elapsed = self._age(info)
-        queued, running_for = phase(info, elapsed=elapsed)
-        plan = partial(wait.delay, (info.model, info.task_type), elapsed, queued=queued, running_for=running_for)
-        return _between(plan(chance=0.0), plan(chance=1.0), since=self._seen(), chance=self.clock.random())
-
-    def _seen(self) -> float:
-        """When what is known was seen, on the clock."""
-        return self.clock.monotonic() if self.known is None else self.seen_at
-
-    def _age(self, info: TaskInfo) -> float:
-        """How old the task was when it was seen so: since the submit, or by what the service and this machine say."""
-        seen_at = self._seen()
+    def saw(self, info: TaskInfo, *, at: float) -> None:
+        """Note a poll that succeeded."""
+        self.info, self.polled_at, self._was_seen, self._refusals = info, at, True, 0
+        self.failing_for, self._failing_since = 0.0, None
         if self.submitted_at is not None:
-            return seen_at - self.submitted_at
-        since = self.clock.monotonic() - seen_at
+            self.age = at - self.submitted_at
+            return
+        # By what the service and this machine say, if that can be: their clocks may disagree.
+        since = self.clock.monotonic() - at
         told = 0.0 if info.created_at is None else self.clock.now() - since - info.created_at.timestamp()
-        return max(seen_at - self._begun, told if told < DOUBTFUL else 0.0)
+        self.age = max(self.waited - since, told if told < DOUBTFUL else 0.0)
 
-    def _left(self) -> float:
-        return math.inf if self.timeout is None else self._begun + self.timeout - self.clock.monotonic()
+    def failed(self, error: errors.PiAPIError) -> None:
+        """Note a poll that failed."""
+        self.info = None
+        now = self.clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        self.failing_for = now - self._failing_since
+        self._refusals += self._is_refusal(error)
+
+    def _is_refusal(self, error: errors.PiAPIError) -> bool:
+        """Whether the service itself says no.
+
+        A 4xx that does not have PiAPI's form, while a task goes on, is the word of something in front of it: Cloudflare
+        that wants to see a browser, a router that knows no route. It passes like an outage. But a 401 is about the key,
+        whoever says it; and a task that was never seen may not be there at all.
+        """
+        if not isinstance(error, errors.APIError) or isinstance(error, RETRY_LOOK):
+            return False
+        if isinstance(error, errors.NotFoundError) and is_young(self.submitted_at, clock=self.clock):
+            return False
+        return error.is_enveloped or error.status == 401 or not self._was_seen  # noqa: PLR2004 - HTTP's Unauthorized
+
+    def is_refused(self, state: tenacity.RetryCallState) -> bool:
+        """Whether the last poll, and those before it, were refused often enough to believe it."""
+        if not self._refusals:
+            return False
+        error = error_of(state)
+        is_clear = isinstance(error, errors.APIError) and (error.is_enveloped or error.status == 401)  # noqa: PLR2004
+        return self._refusals >= (self.polling.max_errors if self._was_seen or not is_clear else 1)
+
+    def is_over_time(self, state: tenacity.RetryCallState) -> bool:
+        """Whether no further poll may begin; one is made in any case, also of a task that was known before."""
+        if self.known is not None:
+            return False
+        if self.left < _TICK:
+            return True
+        if self.polling.stop is None:
+            return False
+        # A stop that counts seconds counts those of this wait, on the event loop's clock.
+        now = self.clock.monotonic()
+        state.start_time, state.outcome_timestamp = now - self.waited, now
+        return ask_stop(self.polling.stop, state)
 
 
-def _between(earliest: float, latest: float, *, since: float, chance: float) -> float:
-    """A pause within bounds, by chance (0 to 1); it ends at a common moment if one of them can be reached."""
-    first, last = math.ceil((since + earliest) / TOGETHER), math.floor((since + latest) / TOGETHER)
-    if first > last:
-        return earliest + chance * (latest - earliest)
-    return (first + math.floor(chance * (last - first + 1))) * TOGETHER - since
+async def _attempt(poller: Poller) -> TaskInfo | None:
+    """Poll; `None` when the time was up before an answer came."""
+    if (known := poller.begin()) is not None:
+        return known
+    limit = asyncio.timeout(None if poller.timeout is None else max(poller.left, LAST_POLL))
+    try:
+        async with limit:
+            info = await poller.poll()
+    except errors.PiAPIError as error:
+        poller.failed(error)
+        raise
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        poller.info = None
+        return None
+    poller.saw(info, at=poller.clock.monotonic())
+    return info
+
+
+def _goes_on(state: tenacity.RetryCallState) -> bool:
+    """Whether to poll again, if there is time."""
+    poller: Poller = state.args[0]
+    error = error_of(state)
+    if error is not None:
+        return isinstance(error, PASSING)
+    return poller.info is not None and not poller.until(poller.info)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next poll, which is at the latest when the time is up."""
+    poller: Poller = state.args[0]
+    if poller.info is not None and poller.info.is_terminal:
+        pause = OUTPUT_PAUSE
+    else:
+        pause = ask_wait(poller.polling.wait, state, fallback=_FALLBACK)
+    if poller.info is None:
+        pause = max(pause, min(retry_after(error_of(state)), LONGEST_RETRY_AFTER))
+    if poller.known is not None:
+        pause -= poller.clock.monotonic() - poller.seen_at
+    return max(0.0, min(pause, poller.left))
+
+
+def _is_enough(state: tenacity.RetryCallState) -> bool:
+    poller: Poller = state.args[0]
+    return poller.is_refused(state) or poller.is_over_time(state)
+
+
+def _give_up(state: tenacity.RetryCallState) -> None:
+    """Raise the refusal, or note what polls met when the time was up; in place of tenacity's `RetryError`."""
+    poller: Poller = state.args[0]
+    error = error_of(state)
+    if error is not None and poller.is_refused(state):
+        raise error
+    poller.error = error
+
+
+_RETRYING = tenacity.AsyncRetrying(
+    sleep=Clock().sleep,
+    retry=_goes_on,
+    wait=_pause,
+    stop=_is_enough,
+    before=None,  # type: ignore[arg-type] # as tenacity allows: what does nothing costs 1 µs a pass, too
+    after=None,  # type: ignore[arg-type]
+    retry_error_callback=_give_up,
+)

@@ -114,8 +114,8 @@ _ADVICE = {
     Hint.CHECK_BALANCE: "check the balance at https://piapi.ai/workspace, or the picture: PiAPI says so of some, too",
     Hint.CLIENT_BLOCKED: "this is not about the API key: Cloudflare blocks this network or this User-Agent",
     Hint.CHECK_BASE_URL: "set base_url (PIAPI_BASE_URL) to the address of the API itself",
-    Hint.CHECK_TASKS: "look for it with session.find(error.request, since=error.since), or at https://piapi.ai/workspace, before you submit"
-    " it again",
+    Hint.CHECK_TASKS: "look for it with session.find(error.request, since=error.since), or at"
+    " https://piapi.ai/workspace, before you submit it again",
 }
 
 

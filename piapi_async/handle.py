@@ -9,19 +9,30 @@ from typing import Any
 
 from piapi_async import _checks, _html, _text, errors, events
 from piapi_async._api import Api
-from piapi_async._watch import Watch, is_young, learn, urgency
+from piapi_async._watch import Poller, is_young, learn, urgency
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.task import TaskInfo, TaskStatus
 
+REFRESH_TIMEOUT = 30.0
+"""Seconds that `TaskHandle.refresh` takes at most, unless told otherwise."""
+
+OUTPUT_DELAY = 5.0
+"""For this many seconds after a task was first seen completed without output, the output may still come: services write
+the status, then the pictures."""
+
 
 class TaskHandle:
-    """Your end of a task: `await handle` looks at it until it is over and gives its `TaskInfo`.
+    """Your end of a task: `await handle` polls it until it is over and gives its `TaskInfo`.
 
     Handles come from `Session.submit` and `Session.task`. Several coroutines may wait on one; once the task was seen to
-    be over, every further answer comes without a request.
+    be over, every further answer comes without a request. A task that completed without output is not over before it
+    was seen so for 5 s.
     """
 
-    __slots__ = ("_api", "_info", "_polling", "_seen_at", "_strange", "_submitted_at", "_task_id", "_waiters")
+    __slots__ = (
+        *("_api", "_empty_since", "_info", "_polling", "_seen_at"),
+        *("_strange", "_submitted_at", "_task_id", "_waiters"),
+    )
 
     def __init__(self, task_id: str, *, api: Api, polling: Polling, info: TaskInfo | None = None) -> None:
         self._task_id = task_id
@@ -30,6 +41,7 @@ class TaskHandle:
         self._info = info
         self._seen_at = 0.0 if info is None else api.clock.monotonic()
         self._submitted_at = None if info is None else self._seen_at
+        self._empty_since: float | None = None
         self._strange: tuple[str, ...] = ()
         self._waiters = 0
 
@@ -48,14 +60,14 @@ class TaskHandle:
         return self.wait().__await__()
 
     async def wait(self, *, timeout: float | Unset | None = UNSET, polling: Polling | None = None) -> TaskInfo:
-        """Look until the task is over, in the caller's own asyncio task.
+        """Poll until the task is over, in the caller's own asyncio task.
 
-        Cancelling the caller stops the looking. With the session's `on_cancel="detach"` the task goes on, and may
+        Cancelling the caller stops the polling. With the session's `on_cancel="detach"` the task goes on, and may
         still be billed; with `"cancel"` the service is asked to cancel it, which takes up to 10 s.
 
         Args:
-            timeout: Seconds for the whole wait, 0 for a single look, `None` for no limit; not given, the policy's
-                value holds (900 s by default).
+            timeout: Seconds for the whole wait, 0 for a single poll, `None` for no limit; not given, the policy's
+                value holds (900 s by default). A poll that is under way when the time is up gets 5 s for its answer.
 
             polling: A policy for this wait, in place of the session's.
 
@@ -65,29 +77,47 @@ class TaskHandle:
         Raises:
             TaskFailedError: The service reports the task as failed.
             TaskCanceledError: The service reports the task as cancelled.
-            NoOutputError: The task completed without output.
-            WaitTimeoutError: The time was up first; the task goes on.
-            PiAPIError: The service refuses to show the task, or `Polling.max_errors` looks in a row failed.
+            NoOutputError: The task completed, and has no output even 5 s later.
+            WaitTimeoutError: The time was up first; the task goes on. If the last poll failed, the cause says how.
+            PiAPIError: The service refuses to show the task: at once where it was never seen, otherwise after
+                `Polling.max_errors` refusals in a row.
             ValueError: `timeout` is negative.
         """
-        if self._info is None or not self._info.is_terminal:
-            with self._api.under_way.waiting(self._task_id):
-                return outcome_of(await self._watch(_is_over, timeout=timeout, polling=polling))
-        return outcome_of(self._info)
+        limit = wait_limit(timeout, polling=polling or self._polling)
+        info = self._final or await self._poll_until(lambda info: info is self._final, limit=limit, polling=polling)
+        return outcome_of(info)
 
-    async def refresh(self) -> TaskInfo:
-        """Look once; a finished task answers without a request.
+    async def refresh(self, *, timeout: float | None = REFRESH_TIMEOUT) -> TaskInfo:
+        """Poll once; a finished task answers without a request.
 
         A task that failed is returned like any other.
 
+        Args:
+            timeout: Seconds that this may take in all, repetitions by the session's retry policy included; `None`
+                leaves it to that policy and the session's limit for each request.
+
         Raises:
-            PiAPIError: The look failed, also when repeated by the session's retry policy.
+            WaitTimeoutError: No answer came within that time.
+            PiAPIError: The poll failed, also when repeated by the session's retry policy.
+            ValueError: `timeout` is negative.
         """
-        if self._info is not None and self._info.is_terminal:
-            return self._info
+        limit = wait_limit(timeout, polling=self._polling)
+        if self._final is not None:
+            return self._final
         is_new = is_young(self._submitted_at, clock=self._api.clock)
         with self._about_this_task():
-            return self._seen(await self._api.get(self._task_id, is_new=is_new), polling=self._polling)
+            within = asyncio.timeout(limit)
+            try:
+                async with within:
+                    return self._seen(await self._api.get(self._task_id, is_new=is_new), polling=self._polling)
+            except TimeoutError:
+                if not within.expired():
+                    raise
+                raise errors.WaitTimeoutError(
+                    f"no answer about task {self._task_id} within {limit:g} s, the limit of refresh; {self._resume}",
+                    info=self._info,
+                    handle=self,
+                ) from None
 
     async def updates(
         self,
@@ -95,12 +125,12 @@ class TaskHandle:
         timeout: float | Unset | None = UNSET,
         polling: Polling | None = None,
     ) -> AsyncIterator[TaskInfo]:
-        """The task now, and again whenever a look shows that it changed, until it is over.
+        """The task now, and again whenever a poll shows that it changed, until it is over.
 
         The last one is terminal; a failure is told by its status, not raised.
 
         Args:
-            timeout: Seconds between two changes at most, otherwise as for `wait`.
+            timeout: Seconds until the first one, and between two changes, at most; otherwise as for `wait`.
 
             polling: As for `wait`.
 
@@ -111,15 +141,18 @@ class TaskHandle:
             WaitTimeoutError: Nothing changed for that long.
             PiAPIError: As for `wait`.
         """
-        info = self._info or await self.refresh()
-        yield info
-        while not info.is_terminal:
-            with self._api.under_way.waiting(self._task_id):
-                info = await self._watch(info.__ne__, timeout=timeout, polling=polling)
-            yield info
+        limit = wait_limit(timeout, polling=polling or self._polling)
+        last: TaskInfo | None = None
+
+        def is_news(info: TaskInfo) -> bool:
+            return info is self._final or (info != last and not info.is_terminal)
+
+        while last is None or not last.is_terminal:
+            last = self._final or await self._poll_until(is_news, limit=limit, polling=polling)
+            yield last
 
     async def cancel(self) -> TaskInfo:
-        """Ask the service to cancel the task, then look at it.
+        """Ask the service to cancel the task, then poll it.
 
         PiAPI documents cancelling for pending tasks of Midjourney, Luma and Kling only; for Flux it may refuse.
 
@@ -129,13 +162,25 @@ class TaskHandle:
         with self._about_this_task():
             return self._seen(await self._api.cancel(self._task_id), polling=self._polling)
 
-    async def _watch(
-        self, until: Callable[[TaskInfo], bool], *, timeout: float | Unset | None, polling: Polling | None
+    @property
+    def _final(self) -> TaskInfo | None:
+        """The task, if no later poll can show anything else."""
+        info = self._info
+        if info is None or not info.is_terminal:
+            return None
+        is_settled = self._empty_since is None or self._seen_at - self._empty_since >= OUTPUT_DELAY
+        return info if is_settled else None
+
+    @property
+    def _resume(self) -> str:
+        return f"resume with session.task({self._task_id!r}).wait()"
+
+    async def _poll_until(
+        self, until: Callable[[TaskInfo], bool], *, limit: float | None, polling: Polling | None
     ) -> TaskInfo:
         policy = polling or self._polling
-        limit = wait_limit(timeout, polling=policy)
-        watch = Watch(
-            look=partial(self._look, policy),
+        poller = Poller(
+            poll=partial(self._poll, policy),
             until=until,
             polling=policy,
             timeout=limit,
@@ -147,22 +192,32 @@ class TaskHandle:
         self._waiters += 1
         self._api.governor.watch(self._task_id, by=1)
         try:
-            info = await watch.run()
+            with self._api.under_way.waiting(self._task_id):
+                info = await poller.run()
         except asyncio.CancelledError:
             if self._waiters == 1:
                 await self._api.abandon(self._task_id)
             raise
         except Exception as error:
             self._mark(error)
-            error.add_note(f"task {self._task_id} may go on; session.task({self._task_id!r}).wait() goes on watching")
-            self._api.announce(events.Detached(task_id=self._task_id))
+            if self._may_live(error):
+                error.add_note(f"task {self._task_id} may go on and be billed; {self._resume}")
+                self._api.announce(events.Detached(task_id=self._task_id))
             raise
         finally:
             self._waiters -= 1
             self._api.governor.watch(self._task_id, by=-1)
-        if info is None:
-            raise self._timed_out(limit)
-        return info
+        if info is not None:
+            return info
+        if self._info is not None and self._info.is_terminal:
+            return self._info  # completed, and there was no time to see its output come
+        raise self._timed_out(poller) from poller.error
+
+    def _may_live(self, error: Exception) -> bool:
+        """Whether a task may be left behind: one that was seen, or whose absence nobody told of."""
+        if isinstance(error, errors.NotFoundError):
+            return False
+        return self._info is not None or not isinstance(error, errors.APIError)
 
     @contextmanager
     def _about_this_task(self) -> Iterator[None]:
@@ -178,7 +233,7 @@ class TaskHandle:
             error.safe_to_resubmit = False
             error.task_id = self._task_id
 
-    async def _look(self, polling: Polling) -> TaskInfo:
+    async def _poll(self, polling: Polling) -> TaskInfo:
         info = await self._api.look(self._task_id, urgency=partial(self._urgency, polling))
         return self._seen(info, polling=polling)
 
@@ -189,17 +244,22 @@ class TaskHandle:
         return urgency(polling, self._info, age=now - self._submitted_at, seen_ago=now - self._seen_at)
 
     def _seen(self, info: TaskInfo, *, polling: Polling) -> TaskInfo:
-        if self._info is not None and self._info.is_terminal:
-            return self._info  # this look was overtaken by one that saw the end
-        self._learn(info, polling=polling)
-        self._info, self._seen_at = info, self._api.clock.monotonic()
+        was_over = self._info is not None and self._info.is_terminal
+        if self._info is not None and was_over and self._empty_since is None:
+            return self._info  # this poll was overtaken by one that saw the end
+        if not was_over:
+            self._learn(info, polling=polling)
+        now = self._api.clock.monotonic()
+        is_empty = info.status is TaskStatus.COMPLETED and not info.has_output
+        self._empty_since = None if not is_empty else now if self._empty_since is None else self._empty_since
+        self._info, self._seen_at = info, now
         if info.status is TaskStatus.UNKNOWN and info.raw_status not in self._strange:
             self._strange += (info.raw_status,)
             self._api.announce(events.UnknownStatus(task_id=self._task_id, raw_status=info.raw_status))
         return info
 
     def _learn(self, info: TaskInfo, *, polling: Polling) -> None:
-        """Tell the session's policy, and another that was looked by, if the task is over, which is seen once."""
+        """Tell the session's policy, and another that was polled by, if the task is over, which is seen once."""
         least, most = 0.0, math.inf
         if self._submitted_at is not None:
             least, most = self._seen_at - self._submitted_at, self._api.clock.monotonic() - self._submitted_at
@@ -207,12 +267,12 @@ class TaskHandle:
         if polling.wait is not self._polling.wait:
             learn(polling, info, began=self._submitted_at, least=least, most=most)
 
-    def _timed_out(self, limit: float | None) -> errors.WaitTimeoutError:
+    def _timed_out(self, poller: Poller) -> errors.WaitTimeoutError:
         stands = "not seen yet" if self._info is None else f"still {self._info.raw_status or self._info.status}"
+        waited = round(poller.waited if poller.timeout is None else min(poller.waited, poller.timeout), 2)
+        failing = "" if poller.error is None else f", and the last poll failed ({poller.error})"
         return errors.WaitTimeoutError(
-            f"task {self._task_id} {stands} after {limit:g} s; session.task({self._task_id!r}).wait() goes on watching",
-            info=self._info,
-            handle=self,
+            f"task {self._task_id} {stands} after {waited:g} s{failing}; {self._resume}", info=self._info, handle=self
         )
 
     def __repr__(self) -> str:
@@ -238,10 +298,6 @@ def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | No
     if limit is not None and not limit >= 0:
         raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=limit)
     return limit
-
-
-def _is_over(info: TaskInfo) -> bool:
-    return info.is_terminal
 
 
 def outcome_of(info: TaskInfo) -> TaskInfo:

@@ -1,24 +1,28 @@
-"""When to look at a task next: `Polling`, and its wait strategies `Learned`, `Backoff` and all of tenacity's.
+"""When to poll a task next: `Polling`, and its wait strategies `Learned`, `Backoff` and all of tenacity's.
 
-The policies are here; `_watch` is the loop that asks them.
+The policies are here; `_watch` is the loop that tenacity drives by them.
 """
 
 import enum
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
+from functools import partial
 from typing import Final, Self
 
 import attrs
 import tenacity
 
 from piapi_async import _checks
-from piapi_async._clock import chance
-from piapi_async._learning import MOST, Memory, sample
-from piapi_async.retry import exponential
+from piapi_async._clock import chance as draw
+from piapi_async._learning import MOST, Memory, phase, sample
+from piapi_async.retry import StopStrategy, WaitStrategy, exponential
 from piapi_async.task import TaskInfo
 
+TOGETHER: Final = 0.1
+"""Polls that may as well be a little earlier or later are at common moments, this many seconds apart: to wake up for
+one poll costs about as much as the poll."""
+
 _STEPS = 200  # so many pauses of a prior that hardly grows are told apart
-_RETRYING = tenacity.AsyncRetrying()
 
 
 class Unset(enum.Enum):
@@ -36,7 +40,7 @@ UNSET: Final = Unset.UNSET
 
 @attrs.frozen(kw_only=True)
 class Backoff:
-    """Look ever less often: pauses in seconds that grow by a factor up to a maximum, plus chance.
+    """Poll ever less often: pauses in seconds that grow by a factor up to a maximum, plus chance.
 
     Args:
         initial: The first pause.
@@ -59,10 +63,7 @@ class Backoff:
 
     def __call__(self, state: tenacity.RetryCallState) -> float:
         """Seconds to wait after the attempt that `state` describes, as tenacity asks for it."""
-        jitter = self.jitter * chance()
-        return exponential(
-            state.attempt_number, initial=self.initial, base=self.factor, maximum=self.maximum, jitter=jitter
-        )
+        return exponential(state, initial=self.initial, base=self.factor, maximum=self.maximum, jitter=self.jitter)
 
     def after(self, elapsed: float, *, chance: float = 0.5) -> float:
         """Seconds to wait when the task is so old, and was looked at by this schedule from the start.
@@ -81,29 +82,48 @@ class Backoff:
         return min(self.maximum, pause + self.jitter * chance)
 
 
+@attrs.define(kw_only=True)
+class TaskWait:
+    """What belongs to one wait, for a strategy that wants to know more than tenacity tells: `RetryCallState.args[0]`.
+
+    Attributes:
+        age: How many seconds after the task was accepted the last poll that succeeded was made.
+
+        polled_at: When that was, on the event loop's clock.
+
+        failing_for: Seconds from the first to the last of the polls that failed since.
+    """
+
+    age: float = attrs.field(default=0.0, init=False)
+    polled_at: float = attrs.field(default=0.0, init=False)
+    failing_for: float = attrs.field(default=0.0, init=False)
+
+
 @attrs.define(kw_only=True, eq=False)
 class Learned:
-    """Look when it is likely to pay, as learned from the tasks that are over. It is the default.
+    """Poll when it is likely to pay, as learned from the tasks that are over. It is the default.
 
-    A look costs 1, and each second between a task's end and the look that shows it costs `price`. The looks that cost
+    A poll costs 1, and each second between a task's end and the poll that shows it costs `price`. The polls that cost
     least on average (Barlow, Hunter and Proschan 1963) follow from how long such tasks take, which the service tells
     exactly (`ended_at - created_at`), for each (model, task_type). It also tells whether a task still queues or since
     when it runs (`started_at`), and that is used as well.
 
-    Until the first task of its kind is over, a task is looked at by `prior`. The latest 200 durations of each of the
+    Until the first task of its kind is over, a task is polled by `prior`. The latest 200 durations of each of the
     latest 64 kinds are kept; when tasks begin to take longer or shorter, those from before are forgotten within a dozen
-    tasks or two after the first that were accepted since then have had the time to end. Durations of tasks that failed,
-    were cancelled or were given up are not learned from.
+    tasks or two after the first that were accepted since then have had the time to end. Tasks that failed are learned
+    from like those that completed; those that were cancelled or given up are not. Where the service does not tell when
+    a task ended, or stamps it with the time at which it was asked, a duration is taken to be the middle between the
+    last poll before the end and the first one after it.
 
-    One object may serve many sessions, and learns from all of them; two are equal only if they are the same. It does no
-    I/O and reads no clock, and is not made for several threads. `to_json` and `from_json` carry what was learned to a
-    new process.
+    It is a wait of tenacity's: it reads the last outcome, a `TaskInfo`, from the `RetryCallState`. One object may serve
+    many sessions, and learns from all of them; two are equal only if they are the same. It does no I/O and reads no
+    clock, and is not made for several threads. `to_json` and `from_json` carry what was learned to a new process.
 
     Args:
-        price: How many looks a second of lateness is worth, 0.001 to 1000. With 2, the default, a task is looked at
-            once more to know of its end half a second earlier.
+        price: How many polls a second of lateness is worth, 0.001 to 1000. With 2, the default, a task is polled once
+            more to know of its end half a second earlier.
 
-        prior: How to look while nothing is known, and after a look that failed.
+        prior: How to poll while nothing is known, and after a poll that failed.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -124,27 +144,52 @@ class Learned:
         self._memory = Memory(self.price)
 
     def __call__(self, state: tenacity.RetryCallState) -> float:
-        """Seconds to wait when no more is known than how often it was tried: those of `prior`."""
-        return self.prior(state)
+        """Seconds to wait after the poll that `state` describes; those of `prior` when it did not show a task.
+
+        The age of the task is that of the wait (`TaskWait`), or what has passed since the first attempt where somebody
+        else than this package drives the attempts.
+        """
+        wait = next((one for one in state.args if isinstance(one, TaskWait)), None)
+        info = None if state.outcome is None or state.outcome.failed else state.outcome.result()
+        if not isinstance(info, TaskInfo):
+            return self.prior(state) if wait is None else self.prior.after(wait.failing_for, chance=draw())
+        if wait is None:
+            age, polled_at = state.seconds_since_start or 0.0, state.outcome_timestamp or 0.0
+        else:
+            age, polled_at = wait.age, wait.polled_at
+        queued, running_for = phase(info, elapsed=age)
+        plan = partial(self.delay, (info.model, info.task_type), age, queued=queued, running_for=running_for)
+        return _at_common_moment(plan(chance=0.0), plan(chance=1.0), since=polled_at)
 
     def observe(
-        self, key: Hashable, seconds: float, *, queued: float | None = None, began: float | None = None
+        self,
+        key: Hashable,
+        seconds: float | None,
+        *,
+        queued: float | None = None,
+        began: float | None = None,
+        between: tuple[float, float] | None = None,
     ) -> None:
         """Learn from one task that is over.
 
         Args:
             key: The kind of task: for a session, (model, task_type).
 
-            seconds: From acceptance to end. What cannot be (nothing, less, more than 30 days) is passed over.
+            seconds: From acceptance to end, as the service tells it; `None` when it does not. What cannot be (nothing,
+                less, more than 30 days) is taken for not told.
 
             queued: How many of them it waited for a worker, if that is known.
 
             began: When it was accepted, in seconds on a clock that does not go back. Needed where tasks go side by
                 side: of those accepted together the quick ones end first, and nothing may be concluded from them alone.
+
+            between: Its ages at the last poll that showed it going on, and at the one that showed it over. The middle
+                of them stands in for `seconds` where those are not told, contradict them by more than 5 s, or have
+                turned out to be nothing but the time of that poll.
         """
-        seen = sample(seconds, queued=queued)
-        if seen is not None:
-            self._memory.observe(key, seen, began=began if began is not None and math.isfinite(began) else None)
+        told = None if seconds is None else sample(seconds, queued=queued)
+        began = began if began is not None and math.isfinite(began) else None
+        self._memory.observe(key, told, began=began, between=between)
 
     def delay(
         self,
@@ -155,7 +200,7 @@ class Learned:
         running_for: float | None = None,
         chance: float = 0.5,
     ) -> float:
-        """Seconds from now until the next look at a task that is not over.
+        """Seconds from now until the next poll of a task that is not over.
 
         Args:
             key: The kind of task.
@@ -167,12 +212,12 @@ class Learned:
             running_for: For how many seconds it has run, if that is known.
 
             chance: From 0 to 1: where in a small range around the best moment, so that tasks submitted together are
-                not looked at together; a half is the best moment itself.
+                not polled together; a half is the best moment itself.
 
         Returns:
             More than 0; at most 70 s or a little more than `elapsed`, and never over 690 s, unless `prior` says so.
         """
-        kind = self._memory.kinds.get(key)
+        kind = self._memory.known(key)
         if kind is None:
             return self.prior.after(_age(elapsed), chance=chance)
         running_for = None if running_for is None else _age(running_for)
@@ -182,17 +227,17 @@ class Learned:
     def urgency(self, key: Hashable, elapsed: float, *, since: float) -> float:
         """How likely a task that was not over when it was `since` seconds old is over now, from 0 to 1.
 
-        Where looks are scarce, those at the likeliest tasks gain most.
+        Where polls are scarce, those of the likeliest tasks gain most.
 
         Args:
             key: The kind of task.
 
             elapsed: Seconds since it was accepted.
 
-            since: How many of them had passed at the last look.
+            since: How many of them had passed at the last poll.
         """
         elapsed, since = _age(elapsed), min(_age(since), _age(elapsed))
-        kind = self._memory.kinds.get(key)
+        kind = self._memory.known(key)
         if kind is None:
             return (elapsed - since) / (elapsed + self.prior.initial)
         curve = kind.fit.curve
@@ -233,48 +278,40 @@ def _age(seconds: float) -> float:
     return min(seconds, MOST) if seconds > 0 else 0.0
 
 
+def _at_common_moment(earliest: float, latest: float, *, since: float) -> float:
+    """A pause within bounds, by chance; it ends at a common moment if one of them can be reached."""
+    first, last = math.ceil((since + earliest) / TOGETHER), math.floor((since + latest) / TOGETHER)
+    if first > last:
+        return earliest + draw() * (latest - earliest)
+    # What is added to a large reading of the clock, and taken off again, may come out a hair too early.
+    return max(earliest, (first + math.floor(draw() * (last - first + 1))) * TOGETHER - since)
+
+
 @attrs.frozen(kw_only=True)
 class Polling:
     """How a task is waited for.
 
     Args:
-        wait: When to look next: `Learned`, a `Backoff`, or any wait of tenacity's. A longer `Retry-After` of the server
-            wins. Not given, it is a `Learned` of this policy's own, shared by all that use the policy.
+        wait: When to poll next: `Learned`, a `Backoff`, or any wait of tenacity's. `RetryCallState.outcome` holds the
+            task as last seen, or what the last poll met. A longer `Retry-After` of the server wins, up to 120 s. What a
+            strategy raises, and what it returns that is not a number of seconds, costs one warning, and the wait goes
+            on as `Backoff()` has it. Not given, it is a `Learned` of this policy's own, shared by all that use the
+            policy.
 
-        timeout: Seconds that the whole wait may take, 0 for a single look, or `None` for no limit. The wait ends with
-            a look at that very moment.
+        timeout: Seconds that the whole wait may take, 0 for a single poll, or `None` for no limit. The wait ends with
+            a poll at that very moment. It is what ends a wait: a poll that failed is never a failed task.
 
-        max_errors: After so many failed looks in a row the wait gives up with what the last one met; at least 1.
+        max_errors: After so many refusals in a row (401, 404 and other 4xx of PiAPI's own) the wait gives up with the
+            last of them; at least 1. Outages, time-outs, 429s and pages of something in front of PiAPI do not count.
+
+        stop: A stop of tenacity's that ends the wait earlier than `timeout` does, with the same `WaitTimeoutError`.
 
     Raises:
         TypeError: A field has the wrong type.
         ValueError: A field is out of its range.
     """
 
-    wait: Callable[[tenacity.RetryCallState], float] = attrs.field(factory=Learned, validator=_checks.callable_)
+    wait: WaitStrategy = attrs.field(factory=Learned, validator=_checks.callable_)
     timeout: float | None = attrs.field(default=900.0, validator=_checks.optional(_checks.number(at_least=0)))
     max_errors: int = attrs.field(default=10, validator=_checks.number(at_least=1, integer=True))
-
-
-@attrs.define
-class Attempts:
-    """The looks of one wait so far, as tenacity's waits read them."""
-
-    _state: tenacity.RetryCallState | None = None
-
-    def after(self, seen: TaskInfo | Exception) -> tenacity.RetryCallState:
-        """The state after one more, which showed or met that."""
-        if self._state is None:
-            # tenacity's AsyncRetrying would drive the loop too, but costs 3 KB a waiting task.
-            self._state = tenacity.RetryCallState(_RETRYING, None, (), {})
-        else:
-            self._state.prepare_for_next_attempt()
-        if isinstance(seen, Exception):
-            self._state.set_exception((type(seen), seen, None))
-        else:
-            self._state.set_result(seen)
-        return self._state
-
-    def forget(self) -> None:
-        """Begin to count anew."""
-        self._state = None
+    stop: StopStrategy | None = attrs.field(default=None, validator=_checks.optional(_checks.callable_))

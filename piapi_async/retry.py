@@ -1,23 +1,40 @@
-"""How a request that failed is tried again: `RetryPolicy`.
+"""How a request that failed is tried again: `RetryPolicy`, driven by tenacity.
 
-The loop is a few lines of its own: tenacity's, which drove it first, made a submit half as costly again.
+One `tenacity.AsyncRetrying` serves all calls of all policies: made anew for each call it would cost 6 kB and a third
+more CPU. Sharing is safe because its parts are plain functions, between which nothing is awaited, and what belongs to
+one call travels in that call's arguments (`RetryCallState.args[0]`).
 
 Which errors may be retried is not a matter of policy but of money, and stands here as two functions:
 
 - a submit is sent again only when the server certainly did not accept it, and may accept it later: no connection, be it
   from here or from Cloudflare, or a clear 429;
-- a look costs nothing and is repeated whenever no usable answer came.
+- a poll costs nothing and is repeated whenever no usable answer came.
 """
 
+import inspect
+import math
+import numbers
+import reprlib
+import traceback
+import warnings
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
+import tenacity
 
 from piapi_async import _checks, errors
-from piapi_async._clock import Clock
+from piapi_async._clock import Clock, chance
+from piapi_async.events import logger
 
 T = TypeVar("T")
+
+WaitStrategy = Callable[[tenacity.RetryCallState], float]
+"""Seconds to wait after an attempt: any of tenacity's waits, or a plain function like them."""
+
+StopStrategy = Callable[[tenacity.RetryCallState], bool]
+"""Whether to give up after an attempt: any of tenacity's stops, or a plain function like them."""
 
 RETRY_SUBMIT = (errors.ConnectError, errors.RateLimitError)
 """After these a submit is sent again: nothing was accepted, and it may go through later."""
@@ -28,7 +45,10 @@ RETRY_LOOK = (
     errors.ServerError,
     errors.UnexpectedResponseError,
 )
-"""After these a look is repeated."""
+"""After these a poll is repeated."""
+
+ERRORS_ONLY: Final[Any] = getattr(tenacity, "wait_exception", ())
+"""Waits that decide by an exception, and fail where there is none; tenacity before 9.1 has no such."""
 
 MAX_PAUSE_SECONDS = 120.0
 """The longest `Retry-After` that is obeyed by default. Cloudflare, before the service, gives up on a request after as
@@ -69,8 +89,13 @@ class RetryPolicy:
 
         wait_exp_base: What each pause is multiplied by, at least 1.
 
+        wait: A wait of tenacity's, or a plain function like it, in place of the four numbers above. What it raises, and
+            what it returns that is not a number of seconds, costs one warning, and those four numbers hold.
+
+        stop: A stop of tenacity's that ends the attempts earlier than `attempts` and `timeout` do.
+
     Raises:
-        TypeError: A field is no number.
+        TypeError: A field has the wrong type.
         ValueError: A field is out of its range.
     """
 
@@ -80,23 +105,14 @@ class RetryPolicy:
     wait_max: float = attrs.field(default=20.0, validator=_checks.number(at_least=0))
     wait_jitter: float = attrs.field(default=1.0, validator=_checks.number(at_least=0))
     wait_exp_base: float = attrs.field(default=2.0, validator=_checks.number(at_least=1))
-
-    def pause(self, attempt: int, *, random: Callable[[], float]) -> float:
-        """Seconds to wait after the given attempt, counted from 1."""
-        return exponential(
-            attempt,
-            initial=self.wait_initial,
-            base=self.wait_exp_base,
-            maximum=self.wait_max,
-            jitter=self.wait_jitter * random(),
-        )
+    wait: WaitStrategy | None = attrs.field(default=None, validator=_checks.optional(_checks.callable_))
+    stop: StopStrategy | None = attrs.field(default=None, validator=_checks.optional(_checks.callable_))
 
     async def call(
         self,
         act: Callable[[], Awaitable[T]],
         *,
         on: Retriable,
-        clock: Clock,
         before_sleep: Callable[[int, float, BaseException | None], None],
         held_up: Callable[[], float] = float,
     ) -> T:
@@ -105,9 +121,8 @@ class RetryPolicy:
         Args:
             act: Makes one attempt.
 
-            on: The errors after which another attempt may be made: classes, or a function that tells of each.
-
-            clock: Where time, sleep and chance come from.
+            on: The errors after which another attempt may be made: classes, or a function that tells of each. They are
+                ours, so that a cancellation, which is an exception too, is never retried.
 
             before_sleep: Told of each pause: attempts made, seconds to wait, and what the last attempt met.
 
@@ -116,30 +131,160 @@ class RetryPolicy:
         Raises:
             PiAPIError: What the last attempt met.
         """
-        begun, attempt = clock.monotonic(), 0
-        while True:
-            attempt += 1
-            try:
-                return await act()
-            except errors.PiAPIError as error:
-                if not (on(error) if callable(on) else isinstance(error, on)):
-                    raise
-                wait = max(self.pause(attempt, random=clock.random), retry_after(error))
-                late = clock.monotonic() + wait - begun - held_up() > self.timeout
-                if late or attempt >= self.attempts:
-                    raise
-                before_sleep(attempt, wait, error)
-            await clock.sleep(wait)
+        begun = _CLOCK.monotonic()
+        call = _Call(policy=self, act=act, on=on, before_sleep=before_sleep, held_up=held_up, begun=begun)
+        done: T = await _RETRYING(_attempt, call)
+        return done
 
 
-def exponential(attempt: int, *, initial: float, base: float, maximum: float, jitter: float) -> float:
-    """The pause after an attempt, counted from 1: exponential growth plus jitter, bounded, also for huge counts."""
-    try:
-        return min(maximum, initial * float(base) ** (attempt - 1) + jitter)
-    except OverflowError:
-        return maximum
+@attrs.frozen(kw_only=True)
+class _Call:
+    """What belongs to one call of a policy; see `RetryPolicy.call`."""
+
+    policy: RetryPolicy
+    act: Callable[[], Awaitable[Any]]
+    on: Retriable
+    before_sleep: Callable[[int, float, BaseException | None], None]
+    held_up: Callable[[], float]
+    begun: float
+
+
+async def _attempt(call: _Call) -> Any:
+    return await call.act()
+
+
+def _may_retry(state: tenacity.RetryCallState) -> bool:
+    error, on = error_of(state), state.args[0].on
+    if not isinstance(error, errors.PiAPIError):
+        return False  # a cancellation, say, must pass at once
+    return bool(on(error)) if callable(on) else isinstance(error, on)
+
+
+def _usual_pause(state: tenacity.RetryCallState) -> float:
+    own: RetryPolicy = state.args[0].policy
+    return exponential(
+        state, initial=own.wait_initial, base=own.wait_exp_base, maximum=own.wait_max, jitter=own.wait_jitter
+    )
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    wait: WaitStrategy | None = state.args[0].policy.wait
+    pause = _usual_pause(state) if wait is None else ask_wait(wait, state, fallback=_usual_pause)
+    return max(pause, retry_after(error_of(state)))
+
+
+def _is_exhausted(state: tenacity.RetryCallState) -> bool:
+    call: _Call = state.args[0]
+    policy, now = call.policy, _CLOCK.monotonic()
+    # A stop that counts seconds counts the event loop's, as all else here does.
+    state.start_time, state.outcome_timestamp = call.begun, now
+    return (
+        state.attempt_number >= policy.attempts
+        or now + state.upcoming_sleep - call.begun - call.held_up() > policy.timeout
+        or (policy.stop is not None and ask_stop(policy.stop, state))
+    )
+
+
+def _tell(state: tenacity.RetryCallState) -> None:
+    state.args[0].before_sleep(state.attempt_number, state.upcoming_sleep, error_of(state))
+
+
+def raise_last(state: tenacity.RetryCallState) -> None:
+    """Raise what the last attempt met, in place of tenacity's `RetryError`."""
+    error = error_of(state)
+    assert error is not None
+    raise error
+
+
+_CLOCK = Clock()
+_RETRYING = tenacity.AsyncRetrying(
+    sleep=_CLOCK.sleep,
+    retry=_may_retry,
+    wait=_pause,
+    stop=_is_exhausted,
+    before=None,  # type: ignore[arg-type] # as tenacity allows: what does nothing costs 1 µs a pass, too
+    after=None,  # type: ignore[arg-type]
+    before_sleep=_tell,
+    retry_error_callback=raise_last,
+)
+
+
+def error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    """What the last attempt met, or `None` when it succeeded."""
+    assert state.outcome is not None
+    return state.outcome.exception()
+
+
+def exponential(state: tenacity.RetryCallState, *, initial: float, base: float, maximum: float, jitter: float) -> float:
+    """Exponential growth plus jitter, bounded, also for huge counts of attempts."""
+    # Not tenacity's wait_exponential_jitter, whose arguments have other names from one release to the next. The base is
+    # a float since a whole number to the power of a million takes seconds; a float overflows, as tenacity expects.
+    grown = tenacity.wait_exponential(multiplier=initial, exp_base=float(base), max=maximum)
+    return min(maximum, grown(state) + jitter * chance())
 
 
 def retry_after(met: object) -> float:
     """Seconds to wait since the server asked for it, up to `MAX_PAUSE_SECONDS`; 0 when it asked for nothing."""
     return min(getattr(met, "retry_after", None) or 0.0, MAX_PAUSE_SECONDS)
+
+
+# Strategies of users, and `Learned`, are code that may be wrong; a task that is paid for must not be lost over it.
+
+_BROKEN: deque[object] = deque(maxlen=100)
+"""The strategies that were warned of, so that each is warned of once. They are compared by identity: a strategy need
+not be hashable, and two that are equal may be two mistakes."""
+
+
+def ask_wait(wait: WaitStrategy, state: tenacity.RetryCallState, *, fallback: WaitStrategy) -> float:
+    """Seconds to wait by a strategy; by another, with one warning for each strategy, where that one fails.
+
+    Args:
+        wait: The strategy.
+
+        state: The attempts so far.
+
+        fallback: What is asked where `wait` raises, or returns anything but a finite number >= 0.
+    """
+    if isinstance(wait, ERRORS_ONLY) and error_of(state) is None:
+        return fallback(state)
+    try:
+        pause: Any = wait(state)
+        if _is_seconds(pause):
+            return float(pause)
+        if inspect.iscoroutine(pause):
+            pause.close()  # or Python warns, whenever it is collected, that it was never awaited
+        what = f"returned {reprlib.repr(pause)}, which is not a number of seconds >= 0"
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        what = _raised(error)
+    _warn(wait, what, instead="waiting with exponential backoff in its place")
+    return fallback(state)
+
+
+def ask_stop(stop: StopStrategy, state: tenacity.RetryCallState) -> bool:
+    """Whether a strategy says to stop; where it raises, it does not, and there is one warning for each strategy."""
+    try:
+        return bool(stop(state))
+    except Exception as error:  # noqa: BLE001 - as above
+        _warn(stop, _raised(error), instead="going on without it")
+        return False
+
+
+def _is_seconds(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0 <= float(value) < math.inf
+
+
+def _raised(error: Exception) -> str:
+    # Unlike str(), this bears an exception whose own __str__ fails.
+    return f"raised {traceback.format_exception_only(error)[-1].strip()}"
+
+
+def _warn(strategy: object, what: str, *, instead: str) -> None:
+    if any(strategy is one for one in _BROKEN):
+        return
+    _BROKEN.append(strategy)
+    text = f"{reprlib.repr(strategy)} {what}; {instead}"
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:  # a filter made it an error, which would end the wait after all
+        logger.warning("%s", text)

@@ -168,9 +168,10 @@ def test_the_emulator_stands_apart(name: str) -> None:
     assert {top(module) for module in ours(name)} <= {"_clock", "emulator"}
 
 
-def test_tenacity_is_behind_one_module() -> None:
-    """Only `polling` knows tenacity."""
-    assert those_using("tenacity") == {"polling"}
+def test_tenacity_drives_two_loops() -> None:
+    """Only `retry` and the poller make an `AsyncRetrying`; `polling` names tenacity's types, and nobody else does."""
+    assert those_using("tenacity") == {"retry", "polling", "_watch"}
+    assert [name for name in NAMES if "AsyncRetrying" in attributes(name, "tenacity")] == ["_watch", "retry"]
 
 
 def test_the_aiohttp_client_is_behind_one_door() -> None:

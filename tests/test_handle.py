@@ -4,11 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 import tenacity
 from raw_server import RawServer, answer, cut, holding, stall, task
 
-from piapi_async import Backoff, Img2Img, Polling, Session, TaskFailedError, WaitTimeoutError, events
+from piapi_async import (
+    Backoff,
+    Governor,
+    Img2Img,
+    Polling,
+    RetryPolicy,
+    Session,
+    TaskFailedError,
+    WaitTimeoutError,
+    events,
+)
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import (
     AuthenticationError,
@@ -21,7 +32,7 @@ from piapi_async.errors import (
     ServerError,
     TaskCanceledError,
 )
-from piapi_async.handle import TaskHandle
+from piapi_async.handle import OUTPUT_DELAY, TaskHandle
 from piapi_async.testing import EventLog
 
 BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
@@ -81,14 +92,12 @@ async def test_finished_handle_answers_without_a_request() -> None:
         ("failed", {"error": {"message": "task failed"}, "logs": ["no face"]}, TaskFailedError, "task failed: no face"),
         ("Failed", {}, TaskFailedError, "task t-1 failed: no reason given"),
         ("cancelled", {}, TaskCanceledError, "task t-1 was cancelled"),
-        ("success", {"output": None}, NoOutputError, "task t-1 completed without output"),
-        ("completed", {"output": {"image_url": "", "image_urls": []}}, NoOutputError, "without output"),
     ],
 )
 async def test_task_that_is_over_without_a_picture_raises(
     status: str, fields: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
-    """A failed, a cancelled and an empty task raise their own error, again and again, without a further request."""
+    """A failed and a cancelled task raise their own error, again and again, without a further request."""
     async with RawServer(task("t-1", status, **fields)) as server, Session("k", base_url=server.url) as session:
         handle = session.task("t-1")
         for _ in range(2):
@@ -98,6 +107,65 @@ async def test_task_that_is_over_without_a_picture_raises(
             assert caught.value.safe_to_resubmit is False  # type: ignore[attr-defined]
         assert len(server.received) == 1
         assert (await handle.refresh()).raw_status == status
+
+
+@pytest.mark.parametrize("status", ["success", "completed"])
+@pytest.mark.parametrize("output", [None, {}, {"image_url": "", "image_urls": []}])
+async def test_task_that_stays_without_output_raises(status: str, output: dict[str, Any] | None) -> None:
+    """A task that completed without output is polled for five seconds more; then that is final, and costs nothing."""
+    async with RawServer(task("t-1", status, output=output)) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for _ in range(2):
+            with pytest.raises(NoOutputError, match="t-1") as caught:
+                await handle
+            assert caught.value.info is handle.info
+            assert caught.value.safe_to_resubmit is False
+            assert loop.time() - begun == pytest.approx(OUTPUT_DELAY, abs=0.5)
+        assert len(server.received) == 6
+        assert (await handle.refresh()).raw_status == status
+        assert [info.raw_status async for info in handle.updates()] == [status]
+        assert len(server.received) == 6
+
+
+EMPTY = task("t-1", "completed", output=None)
+
+
+async def test_output_that_comes_late_is_found() -> None:
+    """The status may be written before the output: `wait`, `run`, `refresh` and `updates` all find the picture."""
+    done = task("t-1", "completed")
+    for call in (TaskHandle.wait, last_update):
+        async with RawServer(EMPTY, EMPTY, done) as server, Session("k", base_url=server.url) as session:
+            handle = session.task("t-1")
+            assert len((await call(handle)).images) == 1
+            assert handle.info is await handle
+            assert len(server.received) == 3
+    async with RawServer(task("t-1"), EMPTY, done) as server, Session("k", base_url=server.url) as session:
+        assert len((await session.run(BEAR)).images) == 1
+    async with RawServer(EMPTY, done) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        assert [len((await handle.refresh()).images) for _ in range(3)] == [0, 1, 1]
+        assert len(server.received) == 2
+
+
+async def test_task_without_output_may_turn_out_to_go_on() -> None:
+    """What a poll shows after "completed" without output is believed, whatever it is."""
+    replies = (EMPTY, task("t-1", "processing"), task("t-1", "failed"))
+    async with RawServer(*replies) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(TaskFailedError):
+            await session.task("t-1")
+
+
+async def test_no_time_for_the_output_is_no_output() -> None:
+    """A wait whose time is up while the output is awaited says that there was none; the next one polls again."""
+    async with RawServer(EMPTY, EMPTY, task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url) as session:
+            handle = session.task("t-1")
+            for _ in range(2):
+                with pytest.raises(NoOutputError):
+                    await handle.wait(timeout=0)
+            assert len((await handle.wait(timeout=0)).images) == 1
 
 
 async def test_output_other_than_pictures_is_output() -> None:
@@ -213,7 +281,7 @@ async def test_wait_timeout_says_what_to_do() -> None:
             await handle.wait(timeout=20)
         assert loop.time() - begun == pytest.approx(20.0, abs=0.2)
     error = caught.value
-    assert str(error) == "task t-1 still Processing after 20 s; session.task('t-1').wait() goes on watching"
+    assert str(error) == "task t-1 still Processing after 20 s; resume with session.task('t-1').wait()"
     assert error.handle is handle
     assert error.info is handle.info
     assert isinstance(error, TimeoutError)
@@ -269,29 +337,58 @@ async def test_negative_timeout_is_refused(limit: float) -> None:
         assert server.received == []
 
 
-async def test_many_failed_looks_in_a_row_end_the_wait() -> None:
-    """After `max_errors` failed looks the wait raises what the last one met, with a note that names the task."""
+REFUSAL = answer({"code": 400, "message": "no"}, status=400)
+
+
+async def test_many_refusals_in_a_row_end_the_wait() -> None:
+    """After `max_errors` refused polls the wait raises the last one, with a note that says how to go on."""
     policy = Polling(max_errors=4)
-    async with RawServer(task("t-1"), answer(status=502)) as server:
+    async with RawServer(task("t-1"), REFUSAL) as server:
         async with Session("k", base_url=server.url, polling=policy) as session:
-            with pytest.raises(ServerError) as caught:
+            with pytest.raises(InvalidRequestError) as caught:
                 await session.run(BEAR)
         assert len(server.received) == 5
-    assert caught.value.__notes__ == ["task t-1 may go on; session.task('t-1').wait() goes on watching"]
+    assert caught.value.__notes__ == ["task t-1 may go on and be billed; resume with session.task('t-1').wait()"]
 
 
-async def test_looks_that_time_out_are_not_the_waits_timeout() -> None:
-    """Requests that time out, too often, are told as `RequestTimeoutError`, not as the end of the wait's time."""
-    async with RawServer(task("t-1"), stall) as server:
-        async with Session("k", base_url=server.url, polling=Polling(max_errors=2)) as session:
-            with pytest.raises(RequestTimeoutError):
-                await session.run(BEAR)
+@pytest.mark.parametrize("odd", [cut, stall, answer(status=502), answer(b"<html>"), answer(b"<html>", status=403)])
+async def test_outage_of_many_minutes_is_waited_out(odd: Any) -> None:
+    """However many polls fail, the wait goes on while it has time, and finds the task."""
+    loop = asyncio.get_running_loop()
+    back = loop.time() + 600
+
+    async def step(received: Any, writer: asyncio.StreamWriter) -> None:
+        reply = task("t-1", "completed") if loop.time() > back else odd
+        if callable(reply):
+            await reply(received, writer)
+        else:
+            writer.write(reply)
+
+    async with RawServer(task("t-1"), step) as server, Session("k", base_url=server.url) as session:
+        assert (await session.run(BEAR)).status == "completed"
+        assert loop.time() == pytest.approx(back + 70, abs=70)
 
 
-async def test_a_good_look_forgives_the_bad_ones() -> None:
-    """Only failures in a row count: a wait with every other look failed goes on to the end."""
-    bad, good = answer(status=500), task("t-1", "processing")
-    replies = (task("t-1"), *([bad, good] * 10), bad, task("t-1", "completed"))
+async def test_wait_that_ends_during_an_outage_tells_of_it() -> None:
+    """When the time is up while polls fail, the error tells how the last one failed, and keeps it as its cause."""
+    async with RawServer(task("t-1"), answer(status=502)) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(WaitTimeoutError, match=r"still pending after 100 s.*502.*resume") as caught:
+            await session.run(BEAR, timeout=100)
+    assert isinstance(caught.value.__cause__, ServerError)
+
+
+async def test_stop_of_tenacity_s_ends_a_wait() -> None:
+    """A policy's stop ends a wait without a limit as a time-out, which says after how long."""
+    policy = Polling(wait=tenacity.wait_fixed(10), timeout=None, stop=tenacity.stop_after_delay(25))
+    async with RawServer(task("t-1")) as server, Session("k", base_url=server.url, polling=policy) as session:
+        with pytest.raises(WaitTimeoutError, match=r"after 30(\.\d+)? s"):
+            await session.run(BEAR)
+
+
+async def test_a_poll_that_succeeds_forgives_the_refusals() -> None:
+    """Only refusals in a row count: a wait with every other poll refused goes on to the end."""
+    good = task("t-1", "processing")
+    replies = (task("t-1"), *([REFUSAL, good] * 10), REFUSAL, task("t-1", "completed"))
     async with RawServer(*replies) as server:
         async with Session("k", base_url=server.url, polling=Polling(max_errors=2)) as session:
             assert (await session.run(BEAR)).status == "completed"
@@ -457,26 +554,118 @@ async def test_error_of_a_run_names_the_task_after_its_submit_only(reply: bytes)
     assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t-1", False)
 
 
+UNKNOWN = answer({"code": 404, "message": "task not found"}, status=404)
+UNAUTHORIZED = answer({"code": 401, "message": "invalid key"}, status=401)
+
+
+@pytest.mark.parametrize(
+    ("replies", "elsewhere", "kind", "is_told"),
+    [
+        ((task("t-1"), UNAUTHORIZED), False, AuthenticationError, True),
+        ((task("t-1"), REFUSAL), False, InvalidRequestError, True),
+        ((task("t-1"), UNKNOWN), False, NotFoundError, False),
+        ((task("t-1"), UNKNOWN), True, NotFoundError, False),
+        ((UNAUTHORIZED,), True, AuthenticationError, False),
+        ((UNKNOWN,), True, NotFoundError, False),
+        ((REFUSAL,), True, InvalidRequestError, False),
+    ],
+)
+async def test_wait_that_breaks_off_tells_of_a_task_that_may_live(
+    replies: tuple[bytes, ...], elsewhere: bool, kind: type[PiAPIError], is_told: bool
+) -> None:
+    """A note and an event name the task where one was seen to go on; where there may be none, there is no alarm."""
+    log = EventLog()
+    async with RawServer(*replies) as server, Session("k", base_url=server.url, observers=[log]) as session:
+        with pytest.raises(kind) as caught:
+            await (session.task("t-1").wait() if elsewhere else session.run(BEAR))
+    notes = ["task t-1 may go on and be billed; resume with session.task('t-1').wait()"] if is_told else []
+    assert getattr(caught.value, "__notes__", []) == notes
+    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"] * is_told
+
+
+async def test_closed_session_is_told_of_a_task_that_was_never_seen() -> None:
+    """A wait that breaks off for a reason of ours says nothing of the task, which may well go on."""
+    async with RawServer(task("t-1")) as server:
+        async with Session("k", base_url=server.url) as session:
+            handle = session.task("t-1")
+        with pytest.raises(ConfigurationError) as caught:
+            await handle
+    assert len(caught.value.__notes__) == 1
+
+
+class _BrokenGovernor(Governor):
+    """A governor with a mistake in it."""
+
+    def turn(self, *others: Any, **more: Any) -> Any:
+        """Let nobody through."""
+        raise LookupError(others, more)
+
+
+async def test_bug_in_a_wait_names_the_task() -> None:
+    """What is not ours, such as a mistake in a governor of one's own, ends the wait with a note that names the task."""
+    async with RawServer(task("t-1")) as server:
+        async with Session("k", base_url=server.url, governor=_BrokenGovernor()) as session:
+            with pytest.raises(LookupError) as caught:
+                await session.task("t-1")
+    assert len(caught.value.__notes__) == 1
+
+
 def _broken(_state: tenacity.RetryCallState) -> float:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize(
-    ("reply", "polling", "kind"),
-    [
-        (answer(status=401), Polling(), AuthenticationError),
-        (task("t-1"), Polling(wait=_broken), ZeroDivisionError),
-    ],
-)
-async def test_wait_that_breaks_off_is_told(reply: bytes, polling: Polling, kind: type[Exception]) -> None:
-    """Whatever ends a wait, also a mistake in a wait strategy of one's own: a note and an event name the task."""
-    log = EventLog()
-    async with RawServer(task("t-1"), reply) as server:
-        async with Session("k", base_url=server.url, polling=polling, observers=[log]) as session:
-            with pytest.raises(kind) as caught:
-                await session.run(BEAR)
-    assert caught.value.__notes__ == ["task t-1 may go on; session.task('t-1').wait() goes on watching"]
-    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"]
+async def test_wait_strategy_that_breaks_loses_no_task() -> None:
+    """A mistake in a wait strategy of one's own costs one warning; the task that was paid for comes home."""
+    async with RawServer(task("t-1"), task("t-1"), cut, task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url, polling=Polling(wait=_broken)) as session:
+            with pytest.warns(RuntimeWarning, match="ZeroDivisionError"):
+                assert (await session.run(BEAR)).status == "completed"
+
+
+# A service that does not answer.
+
+
+@pytest.mark.parametrize("timeout", [0, 2, 40])
+async def test_updates_keep_to_their_limit_on_a_silent_service(timeout: float) -> None:
+    """`updates` gives up after its `timeout`, also where not even the first poll is answered, and keeps the handle."""
+    async with RawServer(stall) as server, Session("k", base_url=server.url) as session:
+        handle, loop = session.task("t-1"), asyncio.get_running_loop()
+        begun = loop.time()
+        with pytest.raises(WaitTimeoutError, match="not seen yet") as caught:
+            await anext(handle.updates(timeout=timeout))
+        assert loop.time() - begun == pytest.approx(max(timeout, 5), abs=0.5)
+    assert caught.value.handle is handle
+
+
+@pytest.mark.parametrize(("limit", "after"), [({}, 30), ({"timeout": 2}, 2), ({"timeout": 0.5}, 0.5)])
+async def test_refresh_keeps_to_its_limit_on_a_silent_service(limit: dict[str, float], after: float) -> None:
+    """`refresh` gives up after 30 s, or its `timeout`; the error says whose limit that was, and keeps the handle."""
+    async with RawServer(stall) as server, Session("k", base_url=server.url) as session:
+        handle, loop = session.task("t-1"), asyncio.get_running_loop()
+        begun = loop.time()
+        with pytest.raises(WaitTimeoutError, match=r"refresh.*resume with") as caught:
+            await handle.refresh(**limit)
+        assert loop.time() - begun == pytest.approx(after, abs=0.3)
+    assert caught.value.handle is handle
+    assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t-1", False)
+    assert caught.value.__cause__ is None
+
+
+async def test_refresh_without_a_limit_leaves_it_to_the_others() -> None:
+    """With `timeout=None` the limits of each request and of the retry policy hold, and their error comes out."""
+    options: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=3), "retry": RetryPolicy(attempts=2)}
+    async with RawServer(stall) as server, Session("k", base_url=server.url, **options) as session:
+        with pytest.raises(RequestTimeoutError):
+            await session.task("t-1").refresh(timeout=None)
+
+
+@pytest.mark.parametrize("limit", [-1, True, "3"])
+async def test_limit_of_refresh_is_checked(limit: Any) -> None:
+    """What is no number of seconds is refused before a request is made."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises((TypeError, ValueError), match="timeout"):
+            await session.task("t-1").refresh(timeout=limit)
+        assert server.received == []
 
 
 async def test_last_waiter_takes_the_task_along() -> None:

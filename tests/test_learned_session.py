@@ -73,15 +73,32 @@ async def test_the_policy_of_the_wait_learns() -> None:
     assert (len(known(ours)), len(known(other))) == (1, 1)
 
 
-async def test_a_task_that_failed_teaches_nothing() -> None:
-    """How long a task took to fail says nothing of how long the others take."""
+@pytest.mark.parametrize(("status", "taught"), [("failed", 1), ("completed", 1), ("canceled", 0)])
+async def test_which_ends_teach(status: str, taught: int) -> None:
+    """How long a task took to fail says when to poll the others; when one was cancelled says nothing."""
     learned = Learned()
-    reply = task("t", "failed", meta={"created_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z"})
+    reply = task("t", status, meta={"created_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z"})
     async with RawServer(reply) as server:
         async with Session("k", base_url=server.url, polling=Polling(wait=learned)) as session:
-            with pytest.raises(TaskFailedError):
-                await session.task("t")
-    assert known(learned) == {}
+            await session.task("t").refresh()
+    assert len(known(learned)) == taught
+
+
+async def test_tasks_that_fail_at_once_are_found_out_at_once() -> None:
+    """Where half of the tasks fail within a second and the others take 20, failures are not learned of 20 s late."""
+    log, late = EventLog(), list[float]()
+    async with Emulator(queue_delay=Constant(0.1), durations=Constant(20.0)) as server:
+        async with Session(server.api_key, base_url=server.url, observers=[log]) as session:
+            for number in range(40):
+                begun = Clock().monotonic()
+                handle = await session.submit(BEAR)
+                if number % 2:
+                    asyncio.get_running_loop().call_later(0.3, server.fail, handle.task_id)
+                info = [info async for info in handle.updates()][-1]
+                assert info.seconds is not None
+                late.append(Clock().monotonic() - begun - info.seconds)
+    assert sum(late[20:]) / 20 < 1.5
+    assert len(log.of(Looked)) < 4 * 40
 
 
 async def test_a_task_without_times_is_learned_from_by_its_looks() -> None:
@@ -136,7 +153,7 @@ async def test_chaos_is_survived() -> None:
     async with steady(chaos=0.2, seed=5) as server:
         async with Session(server.api_key, base_url=server.url, polling=polling) as session:
             found = await asyncio.gather(*(session.run(BEAR) for _ in range(40)), return_exceptions=True)
-    over = [info for info in found if not isinstance(info, BaseException)]
+    over = [info for info in found if not isinstance(info, BaseException) or isinstance(info, TaskFailedError)]
     assert all(isinstance(one, PiAPIError) for one in found if isinstance(one, BaseException))
     assert [len(seconds) for seconds in known(learned).values()] == [len(over)]
 

@@ -1,4 +1,4 @@
-"""`Polling`, `Backoff` and `Watch`: when a task is looked at, and when looking ends."""
+"""`Polling`, `Backoff` and the poller: when a task is polled, and what ends a wait."""
 
 import asyncio
 import itertools
@@ -7,24 +7,28 @@ import pickle
 import random
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async import Backoff, Learned, Polling, TaskInfo, TaskStatus, errors
+from piapi_async import Backoff, Image, Learned, Polling, TaskInfo, TaskStatus, errors
 from piapi_async._clock import Clock
-from piapi_async._watch import LAST_LOOK, VISIBLE_AFTER, Watch
+from piapi_async._watch import LAST_POLL, VISIBLE_AFTER, Poller
 from piapi_async.polling import UNSET, Unset
 from piapi_async.testing import run_in_virtual_time
 
 PENDING = TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)
 DONE = TaskInfo(task_id="3f2a", status=TaskStatus.COMPLETED)
+EMPTY_NO_MORE = TaskInfo(task_id="3f2a", status=TaskStatus.COMPLETED, images=(Image("https://example.com/a.png"),))
 LOST = errors.ConnectionLostError("lost")
-MISSING = errors.NotFoundError("no such task", status=404)
+MISSING = errors.NotFoundError("no such task", status=404, is_enveloped=True)
+REFUSED = errors.APIError("no", status=418, is_enveloped=True)
 
 Seen = TaskInfo | BaseException | float
 """What a look gives or meets; a number is a stall of so many seconds."""
@@ -59,10 +63,10 @@ class Looks:
         return seen
 
 
-def watch(looks: Looks, *, timeout: float | None = 900.0, polling: Polling | None = None, **fields: Any) -> Watch:
+def watch(looks: Looks, *, timeout: float | None = 900.0, polling: Polling | None = None, **fields: Any) -> Poller:
     """A wait until the task is over, with a look every ten seconds unless said otherwise."""
     polling = polling or Polling(wait=EVEN)
-    return Watch(look=looks, until=is_over, polling=polling, timeout=timeout, clock=Clock(), **fields)
+    return Poller(poll=looks, until=is_over, polling=polling, timeout=timeout, clock=Clock(), **fields)
 
 
 def is_over(info: TaskInfo) -> bool:
@@ -82,7 +86,7 @@ def test_the_defaults() -> None:
     """The defaults are the design's."""
     assert repr(Polling()) == (
         "Polling(wait=Learned(price=2.0, prior=Backoff(initial=1.0, factor=1.5, maximum=15.0, jitter=0.5)),"
-        " timeout=900.0, max_errors=10)"
+        " timeout=900.0, max_errors=10, stop=None)"
     )
 
 
@@ -92,6 +96,7 @@ def test_the_defaults() -> None:
         (Polling, "timeout", [None, 0, 0.5], [-1, math.nan, math.inf, "9"]),
         (Polling, "max_errors", [1, 99], [0, -1, 1.5, True, None]),
         (Polling, "wait", [LEARNED, Backoff(), tenacity.wait_fixed(3), len], [3, None]),
+        (Polling, "stop", [None, tenacity.stop_after_attempt(3), len], [3, "x"]),
         (Backoff, "initial", [0.001, 9], [0, -1, math.inf]),
         (Backoff, "factor", [1, 9.5], [0.99, 0, math.nan]),
         (Backoff, "maximum", [0.001, 9], [0, -1]),
@@ -241,27 +246,28 @@ async def test_no_limit_is_no_limit() -> None:
     assert looks.now == pytest.approx(86400, abs=10)
 
 
-async def test_a_stalled_look_is_cut_after_the_deadline() -> None:
-    """A look that hangs holds the wait up by no more than `LAST_LOOK` beyond its time."""
-    looks = Looks([PENDING, 1000.0])
-    assert await watch(looks, timeout=15).run() is None
-    assert looks.at == [0, 10]
-    assert looks.now == pytest.approx(15 + LAST_LOOK, abs=0.5)
+@pytest.mark.parametrize(("timeout", "end"), [(25, 25), (12, 15), (0, 5)])
+async def test_a_stalled_poll_is_cut_at_the_deadline(timeout: float, end: float) -> None:
+    """A poll that hangs ends with the wait's time, but every poll gets `LAST_POLL` seconds for its answer."""
+    looks = Looks([PENDING, 1000.0] if timeout else [1000.0])
+    assert await watch(looks, timeout=timeout).run() is None
+    assert looks.now == pytest.approx(end, abs=0.5)
+    assert LAST_POLL == 5
 
 
-async def test_a_slow_look_within_its_grace_counts() -> None:
-    """A look that begins at the deadline and answers within `LAST_LOOK` is still heard."""
+async def test_a_slow_poll_within_its_grace_counts() -> None:
+    """A poll that begins at the deadline and answers within `LAST_POLL` is still heard."""
     looks = Looks([PENDING, 4.5, DONE])
     assert await watch(looks, timeout=10).run() is None
     assert looks.now == pytest.approx(14.5, abs=0.5)
 
 
-async def test_a_time_out_of_a_look_is_not_the_wait_s() -> None:
-    """A request's own time-out is a failed look; when patience is over it comes out as itself, not as `None`."""
-    timed_out = errors.RequestTimeoutError("no answer")
-    with pytest.raises(errors.RequestTimeoutError) as caught:
-        await watch(Looks([timed_out]), polling=Polling(wait=EVEN, max_errors=2)).run()
-    assert caught.value is timed_out
+async def test_what_polls_met_is_kept_when_the_time_is_up() -> None:
+    """A wait that ends while polls fail knows with what, and one whose last poll succeeded has nothing to tell."""
+    for script, met in (([PENDING, LOST], LOST), ([LOST, PENDING], None)):
+        poller = watch(Looks(script), timeout=25)
+        assert await poller.run() is None
+        assert poller.error is met
 
 
 # What is known already.
@@ -289,7 +295,7 @@ async def test_the_age_of_what_is_known_is_subtracted(age: float, first: int) ->
     assert looks.at == [first, first + 10]
 
 
-# Looks that fail.
+# Polls that fail.
 
 
 @pytest.mark.parametrize(
@@ -301,29 +307,55 @@ async def test_the_age_of_what_is_known_is_subtracted(age: float, first: int) ->
         errors.RateLimitError("slow", status=429),
         errors.ServerError("down", status=502),
         errors.UnexpectedResponseError("html"),
+        errors.AuthenticationError("a page of Cloudflare's", status=403),
+        errors.NotFoundError("a router's page", status=404),
+        errors.APIError("a redirect", status=302),
     ],
 )
-async def test_a_failed_look_is_no_failed_task(error: errors.PiAPIError) -> None:
-    """What passes by itself is waited out, with the policy's pauses."""
-    looks = Looks([error, PENDING, error, DONE])
+async def test_an_outage_of_any_length_is_waited_out(error: errors.PiAPIError) -> None:
+    """What is not PiAPI's word passes by itself: of a task that was seen, no number of such polls ends the wait."""
+    looks = Looks([PENDING, *[error] * 50, DONE])
     assert await watch(looks).run() is DONE
-    assert looks.at == [0, 10, 20, 30]
+    assert looks.at == list(range(0, 520, 10))
 
 
 @pytest.mark.parametrize(
     "error",
     [
         errors.AuthenticationError("no", status=401),
-        errors.InvalidRequestError("no", status=400),
+        errors.AuthenticationError("no", status=403, is_enveloped=True),
+        errors.InvalidRequestError("no", status=400, is_enveloped=True),
+        errors.InvalidRequestError("no", status=200, code=400, is_enveloped=True),
+        errors.InsufficientCreditsError("no", status=402, is_enveloped=True),
         MISSING,
-        errors.APIError("no", status=418),
-        errors.ConfigurationError("closed"),
-        ValueError("a bug"),
-        TimeoutError("a bug"),
+        REFUSED,
     ],
 )
-async def test_what_looking_again_does_not_mend_is_raised(error: BaseException) -> None:
-    """A refusal, or a bug, ends the wait with itself at once."""
+async def test_refusals_that_do_not_go_away_are_raised(error: errors.PiAPIError) -> None:
+    """PiAPI's own no, to a task that was seen, is believed after `max_errors` in a row; a task never seen, at once."""
+    looks = Looks([PENDING, error, error, PENDING, error])
+    with pytest.raises(type(error)) as caught:
+        await watch(looks, polling=Polling(wait=EVEN, max_errors=3)).run()
+    assert caught.value is error
+    assert caught.value.__context__ is None
+    assert looks.at == [0, 10, 20, 30, 40, 50, 60]
+    looks = Looks([error])
+    with pytest.raises(type(error)):
+        await watch(looks).run()
+    assert looks.at == [0]
+
+
+async def test_a_page_in_place_of_a_task_that_was_never_seen_ends_the_wait() -> None:
+    """Where no poll ever showed the task, a 4xx that is not PiAPI's is believed after `max_errors`: a wrong URL."""
+    looks = Looks([errors.NotFoundError("404 page not found", status=404)])
+    with pytest.raises(errors.NotFoundError):
+        await watch(looks, polling=Polling(wait=EVEN, max_errors=3)).run()
+    assert looks.at == [0, 10, 20]
+
+
+@pytest.mark.parametrize("error", [errors.ConfigurationError("closed"), ValueError("a bug"), TimeoutError("a bug")])
+async def test_what_polling_again_does_not_mend_is_raised(error: BaseException) -> None:
+    """A closed session, or a bug, ends the wait with itself at once."""
     looks = Looks([PENDING, error])
     with pytest.raises(type(error)) as caught:
         await watch(looks).run()
@@ -331,20 +363,17 @@ async def test_what_looking_again_does_not_mend_is_raised(error: BaseException) 
     assert looks.at == [0, 10]
 
 
-@pytest.mark.parametrize("most", [1, 3])
-async def test_patience_with_errors_ends(most: int) -> None:
-    """After `max_errors` failures in a row the last one comes out, not tenacity's error and not a time-out."""
-    met = [errors.ServerError(f"down {number}", status=500) for number in range(9)]
-    looks = Looks([PENDING, *met])
-    with pytest.raises(errors.ServerError) as caught:
-        await watch(looks, polling=Polling(wait=EVEN, max_errors=most)).run()
-    assert caught.value is met[most - 1]
-    assert len(looks.at) == most + 1
+async def test_outages_do_not_hide_refusals() -> None:
+    """A failure in between is not a poll that succeeded: the count of refusals goes on."""
+    looks = Looks([PENDING, REFUSED, LOST, REFUSED])
+    with pytest.raises(errors.APIError):
+        await watch(looks, polling=Polling(wait=EVEN, max_errors=2)).run()
+    assert looks.at == [0, 10, 20, 30]
 
 
-async def test_a_good_look_restores_patience() -> None:
-    """Only failures in a row count: one good look and the count begins anew."""
-    looks = Looks([LOST, LOST, PENDING, LOST, LOST, PENDING, LOST, LOST, DONE])
+async def test_a_poll_that_succeeds_restores_patience() -> None:
+    """Only refusals in a row count: one poll that succeeds and the count begins anew."""
+    looks = Looks([PENDING, REFUSED, REFUSED, PENDING, REFUSED, REFUSED, PENDING, REFUSED, REFUSED, DONE])
     assert await watch(looks, polling=Polling(wait=EVEN, max_errors=3)).run() is DONE
 
 
@@ -355,8 +384,15 @@ async def test_time_that_runs_out_among_errors_is_time_that_ran_out() -> None:
     assert looks.at == [0, 10, 20, 25]
 
 
+async def test_an_hour_s_retry_after_is_bounded() -> None:
+    """A `Retry-After` of an hour puts the next poll off by two minutes: the task may be over long before."""
+    looks = Looks([PENDING, errors.ServerError("x", status=503, retry_after=3600), DONE])
+    assert await watch(looks).run() is DONE
+    assert looks.at == [0, 10, 130]
+
+
 async def test_a_longer_retry_after_wins() -> None:
-    """The server's `Retry-After` puts the next look off, a shorter one does not hasten it, and the deadline holds."""
+    """The server's `Retry-After` puts the next poll off, a shorter one does not hasten it, and the deadline holds."""
     slow, quick = errors.RateLimitError("slow", retry_after=30), errors.ServerError("x", status=503, retry_after=1)
     looks = Looks([slow, quick, slow, slow])
     assert await watch(looks, timeout=100).run() is None
@@ -373,21 +409,13 @@ async def test_a_task_just_submitted_may_not_be_visible_yet() -> None:
 
 
 async def test_a_task_that_stays_missing_is_missing() -> None:
-    """From `VISIBLE_AFTER` seconds on "no such task" is believed."""
+    """From `VISIBLE_AFTER` seconds on "no such task" is a refusal, also of a task of which nothing else is known."""
     looks = Looks([MISSING])
     submitted_at = asyncio.get_running_loop().time() - 1
     with pytest.raises(errors.NotFoundError):
         await watch(looks, polling=Polling(wait=tenacity.wait_fixed(4)), submitted_at=submitted_at).run()
     assert looks.at == [0, 4, 8, 12]
     assert VISIBLE_AFTER == 10
-
-
-async def test_a_task_submitted_elsewhere_is_missing_at_once() -> None:
-    """Without a submit of our own there is no grace."""
-    looks = Looks([MISSING])
-    with pytest.raises(errors.NotFoundError):
-        await watch(looks).run()
-    assert looks.at == [0]
 
 
 # Waits that learned.
@@ -564,33 +592,178 @@ async def test_one_policy_serves_many_waits() -> None:
     assert found == [(True, [10 * step for step in range(number % 5 + 1)]) for number in range(200)]
 
 
-@given(st.lists(st.sampled_from([PENDING, LOST, DONE]), max_size=12), st.integers(0, 90), st.integers(1, 4))
+@given(st.lists(st.sampled_from([PENDING, LOST, REFUSED, DONE]), max_size=12), st.integers(0, 90), st.integers(1, 4))
 def test_a_wait_ends_as_its_script_says(script: list[Seen], timeout: int, most: int) -> None:
-    """For any run of looks, the wait gives the first end within its time, the last of too many errors, or `None`."""
+    """For any run of polls, the wait gives the first end within its time, the last of too many refusals, or `None`."""
 
     async def run() -> TaskInfo | BaseException | None:
         looks = Looks([*script, PENDING])
-        looking = watch(looks, timeout=timeout, polling=Polling(wait=EVEN, max_errors=most)).run()
+        looking = watch(looks, timeout=timeout, polling=Polling(wait=EVEN, max_errors=most), **seen_ago(99)).run()
         return (await asyncio.gather(looking, return_exceptions=True))[0]
 
     assert run_in_virtual_time(run()) is model(script, looks=math.ceil(timeout / 10) + 1, most=most)
 
 
 def model(script: list[Seen], *, looks: int, most: int) -> Seen | None:
-    """What a wait with so many looks should come to."""
+    """What a wait with so many polls should come to."""
     row = 0
     for seen in script[:looks]:
-        row = row + 1 if seen is LOST else 0
+        row = row + 1 if seen is REFUSED else row if seen is LOST else 0
         if seen is DONE or row == most:
             return seen
     return None
 
 
-async def test_an_alarm_nobody_waits_for_is_silent() -> None:
-    """A wait that is cancelled in the very moment in which its pause ends leaves nothing to complain of."""
-    complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-    ringing, _alarm = Clock().alarm(0.0)
-    ringing.cancel()
-    await asyncio.sleep(0.01)
-    assert complaints == []
+# Strategies of tenacity's, and such as are wrong.
+
+
+@pytest.mark.still_time
+async def test_a_thousand_interleaved_waits_keep_their_own_counts() -> None:
+    """Waits that share a policy and tenacity's own random wait are each polled by their own count of attempts.
+
+    Each pause is drawn from 0 to a limit that doubles with each attempt of that wait, up to a minute: draws by the
+    counts of other waits would not keep within it.
+    """
+    polling = Polling(wait=tenacity.wait_random_exponential(multiplier=1, max=60))
+
+    async def wait(number: int) -> tuple[bool, list[float]]:
+        looks = ExactLooks([PENDING] * (number % 9) + [LOST] * (number % 2) + [DONE])
+        await asyncio.sleep(number / 500)
+        looks.begun = asyncio.get_running_loop().time()
+        return await watch(looks, polling=polling).run() is DONE, [float(moment) for moment in looks.at]
+
+    found = await asyncio.gather(*map(wait, range(1200)))
+    for number, (is_done, moments) in enumerate(found):
+        assert is_done
+        assert len(moments) == number % 9 + number % 2 + 1
+        pauses = [late - early for early, late in itertools.pairwise(moments)]
+        assert all(pause < min(60, 2.0**attempt) + 1.5 for attempt, pause in enumerate(pauses))
+
+
+class Hostile(Exception):  # noqa: N818 - it is not ours
+    """An exception that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Unshowable:
+    """An object that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+async def _coroutine() -> float:
+    return 1.0
+
+
+def raising(error: Exception) -> Callable[[Any], float]:
+    """A strategy that raises."""
+
+    def wait(_state: Any) -> float:
+        raise error
+
+    return wait
+
+
+def returning(make: Callable[[], Any]) -> Callable[[Any], float]:
+    """A strategy that returns something."""
+    return lambda _state: make()
+
+
+BROKEN: dict[str, Callable[[], Callable[[Any], float]]] = {
+    **{
+        repr(error): (lambda error=error: raising(error))  # type: ignore[misc]
+        for error in (ZeroDivisionError("x"), KeyError("x"), RecursionError(), tenacity.TryAgain(), AssertionError())
+    },
+    "hostile": lambda: raising(Hostile()),
+    **{
+        repr(value): (lambda value=value: returning(lambda: value))  # type: ignore[misc]
+        for value in (math.nan, -1, -0.001, None, "3", b"3", True, math.inf, -math.inf, 10**400, 1j, (), timedelta(1))
+    },
+    "unshowable": lambda: returning(Unshowable),
+    "a coroutine": lambda: returning(_coroutine),
+    "no arguments": lambda: lambda: 1.0,  # type: ignore[misc, return-value]
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_strategy_that_is_wrong_costs_one_warning(name: str) -> None:
+    """Whatever a wait strategy raises or returns, the wait goes on as `Backoff()` has it, and is warned of once."""
+    polling = Polling(wait=BROKEN[name]())
+    both = [Looks([PENDING, LOST, PENDING, DONE]) for _ in range(2)]
+    with pytest.warns(RuntimeWarning, match="exponential backoff") as caught:
+        ends = [await watch(looks, polling=attrs.evolve(polling)).run() for looks in both]
+    assert ends == [DONE, DONE]
+    assert all(3 <= looks.at[-1] - looks.at[0] <= 7 for looks in both)
+    assert len(caught) == 1
+
+
+async def test_a_warning_that_is_an_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Where warnings are errors, as in this suite, the wait goes on all the same, and the log says why."""
+    looks = Looks([PENDING, PENDING, DONE])
+    assert await watch(looks, polling=Polling(wait=raising(OSError("disk")))).run() is DONE
+    assert ["disk" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("value", [0, 2, 1.5, Fraction(3, 2), np.float32(1.5), np.int64(2)])
+async def test_any_number_is_a_pause(value: Any) -> None:
+    """Whole numbers, fractions and NumPy's scalars are seconds like any other."""
+    looks = ExactLooks([PENDING, DONE])
+    assert await watch(looks, polling=Polling(wait=returning(lambda: value))).run() is DONE
+    assert looks.at[-1] == pytest.approx(float(value), abs=0.3)
+
+
+@pytest.mark.skipif(not hasattr(tenacity, "wait_exception"), reason="tenacity before 9.1")
+async def test_a_wait_that_reads_exceptions() -> None:
+    """`tenacity.wait_exception` decides after a poll that failed, `Backoff()` after the others, without a warning."""
+    wait = tenacity.wait_exception(lambda error: 40.0 if error is LOST else 20.0)
+    looks = Looks([PENDING, LOST, PENDING, errors.ServerError("x", status=500), DONE])
+    assert await watch(looks, polling=Polling(wait=wait)).run() is DONE
+    pauses = [late - early for early, late in itertools.pairwise(looks.at)]
+    assert pauses[1::2] == [pytest.approx(40, abs=1), pytest.approx(20, abs=1)]
+    assert all(1 <= pause <= 5 for pause in pauses[::2])
+
+
+async def test_a_stop_of_tenacity_s_ends_a_wait_early() -> None:
+    """A stop by attempts or by seconds, which are the event loop's, ends the wait like its time limit."""
+    for stop, at in (
+        (tenacity.stop_after_attempt(3), [0, 10, 20]),
+        (tenacity.stop_after_delay(35), [0, 10, 20, 30, 40]),
+    ):
+        looks = Looks([PENDING])
+        assert await watch(looks, polling=Polling(wait=EVEN, stop=stop)).run() is None
+        assert looks.at == at
+
+
+async def test_a_stop_that_is_wrong_stops_nothing() -> None:
+    """What a stop raises costs one warning, not the wait."""
+
+    def stop(_state: Any) -> bool:
+        raise KeyError("x")
+
+    looks = Looks([PENDING, PENDING, DONE])
+    with pytest.warns(RuntimeWarning, match="KeyError") as caught:
+        assert await watch(looks, polling=Polling(wait=EVEN, stop=stop)).run() is DONE
+    assert len(caught) == 1
+
+
+async def test_learned_is_a_wait_of_tenacity_s() -> None:
+    """Under tenacity alone, `Learned` reads the outcome, and takes the time since the first attempt for the age."""
+    learned = twelve_seconds().wait
+    state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
+    state.set_result(seen(TaskStatus.UNKNOWN))
+    assert learned(state) == around(12)
+    state.start_time -= 11
+    assert learned(state) == around(1)
+    state.set_result("not a task")
+    assert learned(state) == 3
+
+
+async def test_a_completed_task_without_output_is_polled_each_second() -> None:
+    """A task that is over and not as wanted lacks its output: it comes soon, whatever the policy's pause."""
+    looks = Looks([PENDING, DONE, DONE, EMPTY_NO_MORE])
+    poller = Poller(poll=looks, until=EMPTY_NO_MORE.__eq__, polling=Polling(wait=EVEN), timeout=900.0, clock=Clock())
+    assert await poller.run() is EMPTY_NO_MORE
+    assert looks.at == [0, 10, 11, 12]

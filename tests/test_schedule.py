@@ -231,3 +231,23 @@ def test_costs_between_the_times_of_the_grid(durations: list[float], price: floa
     assert middle == pytest.approx((known.costs[3] + known.costs[4]) / 2)
     (after,) = known.costs_at([known.times[-1] + beyond])
     assert after == pytest.approx(known.costs[-1] + price * beyond, rel=1e-6)
+
+
+# How late a poll is.
+
+
+@given(DURATIONS, st.floats(0, 3e6), st.floats(0, 3e6))
+def test_lateness_is_within_the_time_between_two_polls(seconds: list[float], one: float, other: float) -> None:
+    """The time since an end that is to be expected is never negative, nor longer than since the poll before it."""
+    least, most = sorted((one, other))
+    assert 0 <= estimate(seconds).lateness(least, most) <= most - least
+    assert estimate(seconds).lateness(most, least) == 0
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.0, 9.0), (0.0, 12.0), (8.0, 10.0), (9.0, 9.5), (11.0, 40.0)])
+def test_lateness_is_what_it_is_on_average(least: float, most: float) -> None:
+    """Over many tasks that end between two polls, the mean lateness is the one that is expected, to a sixth."""
+    rng = random.Random(1)
+    durations = [rng.lognormvariate(math.log(9), 0.25) for _ in range(3000)]
+    found = [most - one for one in durations if least < one <= most]
+    assert estimate(durations[:200]).lateness(least, most) == pytest.approx(sum(found) / len(found), rel=1 / 6)
