@@ -167,8 +167,8 @@ def _how(image: "Image", plain: "Image", *, is_lossy: bool, is_scaled: bool) -> 
     """How a picture is written: Pillow's name of the format, and its options."""
     if not is_lossy:
         return {"format": "PNG"}
-    if plain.has_transparency_data:
-        return {"format": "WEBP", "quality": _QUALITY}
+    if image.format == "WEBP" or plain.has_transparency_data:
+        return {"format": "WEBP", "quality": _QUALITY, "method": 2}  # half the time of the default, 10 % larger
     if image.format not in _JPEGS:
         return {"format": "JPEG", "quality": _QUALITY}
     if is_scaled or plain is not image:
@@ -176,7 +176,12 @@ def _how(image: "Image", plain: "Image", *, is_lossy: bool, is_scaled: bool) -> 
     from PIL.JpegImagePlugin import get_sampling  # noqa: PLC0415 - optional, and slow
 
     # Only turned: with its own tables it loses next to nothing, and stays as large as it was.
-    return {"format": "JPEG", "qtables": image.quantization, "subsampling": get_sampling(image)}  # type: ignore[attr-defined]
+    return {
+        "format": "JPEG",
+        "qtables": image.quantization,  # type: ignore[attr-defined] # a JPEG has them
+        "subsampling": get_sampling(image),
+        "progressive": "progressive" in image.info,
+    }
 
 
 def _plain(image: "Image") -> "Image":

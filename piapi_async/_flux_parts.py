@@ -63,10 +63,11 @@ ImageSource = str | Path | bytes | bytearray | memoryview | BinaryFile | PillowI
 
 PNG, JPEG and WebP travel byte for byte, unless their EXIF data say that they lie on the side, which is put right, or
 `Session(max_pixels=...)` asks for fewer pixels. Everything else that Pillow can open is converted: the service does not
-document what it takes here, and its upload takes PNG, JPEG and WebP only. Photographs in AVIF, HEIC and JPEG 2000, and
-lossy WebP that has to be changed, become JPEG (WebP where they are transparent); GIF (the first frame), BMP, TIFF and
-the rest become PNG. All of this needs Pillow, and HEIC, as iPhones make it, pillow-heif as well; without Pillow EXIF
-data are left to the service, and pictures that would have to be converted are refused.
+document what it takes here, and its upload takes PNG, JPEG and WebP only. Photographs in AVIF, HEIC and JPEG 2000
+become JPEG, or WebP where they are transparent; GIF (the first frame), BMP, TIFF and the rest become PNG. A JPEG or
+lossy WebP that has to be changed stays what it is, a lossless WebP becomes PNG. All of this needs Pillow, and HEIC, as
+iPhones make it, pillow-heif as well; without Pillow EXIF data are left to the service, and pictures that would have to
+be converted are refused.
 
 A PNG, JPEG or WebP that ends early is refused before anything is sent.
 """

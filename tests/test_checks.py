@@ -247,7 +247,7 @@ def test_numpy_scalars_are_held_to_the_same_rules(validator: _checks.Validator, 
 def test_counts_may_be_numpy_scalars() -> None:
     """A count is a whole number of Python's or NumPy's."""
     _checks.count("limit", np.int64(3))
-    with pytest.raises(ValueError, match="^limit must be a whole number >= 0"):
+    with pytest.raises(ValueError, match=r"^limit must be a whole number"):
         _checks.count("limit", np.int64(-3))
-    with pytest.raises(TypeError, match="^limit must be a whole number >= 0"):
+    with pytest.raises(TypeError, match=r"^limit must be a whole number"):
         _checks.count("limit", np.float64(3))
