@@ -150,7 +150,7 @@ class TestImg2Img:
         monkeypatch.setitem(sys.modules, "PIL.Image", None)
         result = ground("img2img", CAT, "a bear", "--emulator")
         assert result.exit_code == 2
-        assert line(result) == "error: pictures need Pillow: pip install 'piapi_async[cli,emulator]'"
+        assert line(result) == "error: pictures need Pillow: pip install pillow"
 
     def test_folder_that_cannot_be_made(self, ground: Ground, tmp_path: Path) -> None:
         """Where no folder can be made nothing is submitted, as it would be paid for in vain."""
