@@ -145,8 +145,8 @@ def _encoded(image: "Image", *, is_lossy: bool, max_pixels: int | None) -> bytes
     size, kind = None, image.format
     if max_pixels is not None and _is_larger(image, max_pixels):
         is_lying = _orientation(image) in _LYING
-        size = _smaller(image.size[::-1] if is_lying else image.size, max_pixels)
-        wide, high = size[::-1] if is_lying else size
+        size = _smaller((image.height, image.width) if is_lying else image.size, max_pixels)
+        wide, high = reversed(size) if is_lying else size
         image.draft(None, (2 * wide, 2 * high))  # a JPEG is decoded at twice the detail that is kept, not at all it has
     _pillow.refuse_costly(kind, image.width * image.height, all_pixels=all_pixels, at_most=DECODED_MAX)
     image.load()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -91,6 +91,16 @@ def name_of(image: Image) -> str:
     return safe_name(Path(unquote(urlsplit(image.url).path)).stem)
 
 
+class Repeat(Protocol):
+    """`Api.repeat`, for pictures."""
+
+    def __call__(
+        self, act: Callable[[], Awaitable[Findings]], /, *, held_up: Callable[[], float]
+    ) -> Awaitable[Findings]:
+        """Make attempts until one succeeds, or no more are to be made."""
+        ...
+
+
 class Downloads:
     """The way of finished pictures, from the result host to where they are wanted.
 
@@ -106,7 +116,7 @@ class Downloads:
         self,
         *,
         transport: Transport,
-        repeat: Callable[..., Awaitable[Findings]],
+        repeat: Repeat,
         announce: events.Announcer,
     ) -> None:
         self._transport = transport
