@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import click
 import pytest
+import raw_server
 from click.testing import CliRunner, Result
 from ground import CAT, Ground
 from PIL import Image as Picture
@@ -732,7 +733,7 @@ def test_options_of_the_session_have_their_own_names(ground: Ground, words: list
 
 def test_a_picture_that_is_too_large_is_told(ground: Ground, tmp_path: Path) -> None:
     """The way to make a picture smaller is told in the words of the command line."""
-    (tmp_path / "large.png").write_bytes(PNG + bytes(11 * 2**20))
+    (tmp_path / "large.png").write_bytes(raw_server.PNG + bytes(11 * 2**20))
     told = line(ground("img2img", "large.png", "a bear"))
     assert "of at most 10485760 bytes, got 11534344; --max-pixels makes pictures smaller" in told
 
