@@ -389,6 +389,14 @@ def test_costly_pictures_are_not_decoded(kind: str, each: int) -> None:
         verify(broken, f"image/{kind.lower()}", at_most=300 * 200 * (each + 1))
 
 
+def test_heic_is_kept_where_nobody_can_decode_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pillow-heif a finished HEIC is not decoded, and not lost."""
+    PillowImage.init()
+    monkeypatch.delitem(PillowImage.OPEN, "HEIF", raising=False)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    verify(b"\0\0\0\x0cftypheic", "image/heic")
+
+
 def verify(data: bytes, media_type: str, *, at_most: int = BOUND) -> None:
     """Decode a picture."""
     _pillow.verify(io.BytesIO(data), media_type=media_type, size=_structure.dimensions(data), at_most=at_most)

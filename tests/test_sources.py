@@ -863,3 +863,11 @@ def test_other_texts_are_not_pictures_for_kontext(text: str) -> None:
         Kontext(prompt="p", image=text)
     with pytest.raises(ValueError, match=r"^image must be an http\(s\) URL"):
         Img2Img(prompt="p", image=base64.b64encode(written(drawing())).decode())
+
+
+async def test_broken_jpeg_2000_is_refused() -> None:
+    """A file whose own lengths are wrong, which Pillow says in a way of its own, is refused in the same sentence."""
+    data = written(drawing(size=(64, 64)), "JPEG2000")
+    start = data.index(b"\xff\x4f\xff\x51") + 4
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
+        await posted(data[:start] + bytes(40))
