@@ -42,7 +42,7 @@ _lock = threading.Lock()
 def can_open(data: bytes) -> bool:
     """Whether Pillow knows what kind of picture this is."""
     try:
-        kind = _pillow.open_lazily(data, media_type=None, at_most=DECODED_MAX).format
+        kind = _pillow.open_lazily(data, media_type=None).format
     except Exception:  # noqa: BLE001 - Pillow's errors have no common root
         return False
     return kind != "EPS"  # a program, which Pillow lets another one run
@@ -70,10 +70,8 @@ def fit(data: bytes, *, media_type: str | None, may_stay: bool, max_pixels: int 
 
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        image = _pillow.open_lazily(data, media_type=media_type, at_most=DECODED_MAX)
+        image = _pillow.open_lazily(data, media_type=media_type)
         is_right = may_stay and _orientation(image) == 1 and not _is_larger(image, max_pixels)
-    except _pillow.CostlyError:
-        raise
     except Exception as error:
         if may_stay and max_pixels is None and not isinstance(error, bombs):
             return data  # it is whole, and nothing was asked for: what to make of it is for the service to say

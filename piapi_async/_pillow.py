@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import sys
 import threading
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -83,8 +82,7 @@ def load_heif() -> bool:
 def decoding_bytes(kind: str | None, pixels: int, *, all_pixels: int = 0) -> int:
     """About how much memory decoding a picture takes, as measured with Pillow 13.
 
-    Four bytes a pixel for most formats; sixteen for WebP, whose decoder keeps two canvases of its own, and takes them
-    as soon as the file is opened.
+    Four bytes a pixel for most formats; sixteen for WebP, whose decoder keeps two canvases of its own.
 
     Args:
         kind: Pillow's name of the format, `None` for a picture in memory.
@@ -96,7 +94,7 @@ def decoding_bytes(kind: str | None, pixels: int, *, all_pixels: int = 0) -> int
     return pixels * _PIXEL_BYTES.get(kind or "PNG", _PIXEL_BYTES_MAX) + all_pixels * _PROGRESSIVE_BYTES
 
 
-def open_lazily(data: bytes, *, media_type: str | None, at_most: int) -> "Image.Image":
+def open_lazily(data: bytes, *, media_type: str | None) -> "Image.Image":
     """A picture as a Pillow image, its pixels not read yet.
 
     Args:
@@ -104,10 +102,7 @@ def open_lazily(data: bytes, *, media_type: str | None, at_most: int) -> "Image.
 
         media_type: Its kind, as its first bytes show it.
 
-        at_most: How many bytes of memory opening it may take.
-
     Raises:
-        CostlyError: It would take more.
         Exception: Pillow cannot read it, in any of the ways that Pillow has of saying so.
     """
     load()
@@ -115,9 +110,6 @@ def open_lazily(data: bytes, *, media_type: str | None, at_most: int) -> "Image.
 
     if media_type == HEIC:
         load_heif()
-    width, height = _structure.dimensions(data) or (0, 0)
-    if media_type == "image/webp":
-        refuse_costly("WEBP", width * height, at_most=at_most)
     try:
         return Image.open(io.BytesIO(data))
     except ValueError:
@@ -153,12 +145,12 @@ def open_picture(data: bytes, *, media_type: str | None, what: str) -> "Image.Im
         OSError: Pillow cannot read it.
     """
     need(what)
-    image = open_lazily(data, media_type=media_type, at_most=sys.maxsize)
+    image = open_lazily(data, media_type=media_type)
     image.load()
     return image
 
 
-def verify(file: BinaryIO, *, media_type: str, size: tuple[int, int] | None, at_most: int) -> None:
+def verify(file: BinaryIO, *, media_type: str, at_most: int) -> None:
     """Decode a picture, and forget it, to see whether its pixels are all there.
 
     Nothing is verified where Pillow, or its part for this kind of picture, is missing, and where decoding takes too
@@ -168,8 +160,6 @@ def verify(file: BinaryIO, *, media_type: str, size: tuple[int, int] | None, at_
         file: The picture.
 
         media_type: Its kind, as its first bytes show it.
-
-        size: Its width and height, as far as its header tells without Pillow.
 
         at_most: How many bytes of memory decoding it may take.
 
@@ -185,9 +175,6 @@ def verify(file: BinaryIO, *, media_type: str, size: tuple[int, int] | None, at_
     if media_type == HEIC and not load_heif():
         return
     if library is not None and not (library in features.modules | features.codecs and features.check(library)):
-        return
-    width, height = size or (0, 0)
-    if kind != "JPEG" and decoding_bytes(kind, width * height) > at_most:
         return
     file.seek(0)
     try:

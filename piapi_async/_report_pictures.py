@@ -148,7 +148,7 @@ def shrinker() -> Callable[[Path | str], str] | None:
     def shrink(source: Path | str) -> str:
         data = _media.decode_data_uri(str(source)) if _is_inline(source) else Path(source).read_bytes()
         media_type = _media.sniff(data[: _media.SNIFF_BYTES])
-        with _pillow.open_lazily(data, media_type=media_type, at_most=DECODED_MAX) as image:
+        with _pillow.open_lazily(data, media_type=media_type) as image:
             image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG with no more detail than is shown
             _pillow.refuse_costly(image.format, image.width * image.height, at_most=DECODED_MAX)
             image.thumbnail((SIDE, SIDE))

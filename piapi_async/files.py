@@ -248,7 +248,7 @@ def _findings(file: BinaryIO, media_type: str) -> Findings:
     if size is not None and size[0] * size[1] > PIXELS_MAX_OUT:
         raise ValueError(f"it has {size[0]} x {size[1]} pixels, more than {PIXELS_MAX_OUT}")
     if media_type != "image/png":  # whose checksums say more than a decoder can
-        _pillow.verify(file, media_type=media_type, size=size, at_most=DECODED_MAX_OUT)
+        _pillow.verify(file, media_type=media_type, at_most=DECODED_MAX_OUT)
     width, height = size or (None, None)
     digest = hashlib.sha256(data).hexdigest()
     return Findings(media_type=media_type, size=len(data), sha256=digest, width=width, height=height)

@@ -603,6 +603,12 @@ async def test_notes_in_a_png_are_no_reason_to_lose_it(tmp_path: Path, notes: by
         assert Picture(data).to_pil().size == (1, 1)
 
 
+async def test_png_is_kept_as_the_service_made_it(tmp_path: Path) -> None:
+    """A PNG that came to the byte is kept, also where a decoder would ask for more pixels than there are in it."""
+    data = PNG[:33] + part(b"IDAT", zlib.compress(b"\0")) + PNG[-12:]
+    assert (await fetched(answer(data), tmp_path))[0] == data
+
+
 @pytest.fixture
 def bomb() -> bytes:
     """A WebP of a few bytes and 178 megapixels, of one colour."""
