@@ -35,11 +35,10 @@ SIZE = 8 * 10**6
 LOOK = Polling(wait=Backoff(initial=1.0, factor=1.0, jitter=0.0))
 
 
-def picture(*, seed: int) -> bytes:
+def picture(*, seed: int, width: int = 2000, height: int = SIZE // 6000) -> bytes:
     """A PNG of noise, which decodes, of 8 MB."""
     from PIL import Image as Pillow  # noqa: PLC0415 - only the process that makes the files needs it
 
-    width, height = 2000, SIZE // 6000
     file = io.BytesIO()
     noise = random.Random(seed).randbytes(3 * width * height)
     Pillow.frombytes("RGB", (width, height), noise).save(file, "PNG", compress_level=1)
@@ -205,7 +204,7 @@ def report(*, pictures: int, runs: int) -> None:
         directory = Path(name)
         for number in range(pictures):
             (directory / f"{number}.png").write_bytes(picture(seed=number))
-        (directory / "small.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        (directory / "small.png").write_bytes(picture(seed=0, width=1, height=1))
         rounds = [{side: client(side, directory=directory, pictures=pictures) for side in SIDES} for _ in range(runs)]
         size = sum((directory / f"{number}.png").stat().st_size for number in range(pictures)) / 1e6
     print(f"{pictures} pictures, {size:.0f} MB sent and as much saved, {runs} rounds; medians, the worst stall of all")

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-MISSING = "piapi-async needs the command line's packages: pip install 'piapi_async[cli]'"
+MISSING = "piapi-async needs the command line's packages: pip install click rich"
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from piapi_async import _checks, _pillow, _text, errors, events
+from piapi_async import _checks, _media, _pillow, _text, errors, events
 from piapi_async._api import OnCancel
 from piapi_async._http import is_loopback
 from piapi_async._sources import Rules
@@ -137,6 +137,7 @@ def local_images(given: LocalImages) -> LocalImages:
 
 def rules(*, max_bytes: int, max_pixels: int | None) -> Rules:
     """What holds for local pictures."""
+    max_bytes, max_pixels = _media.python_scalar(max_bytes), _media.python_scalar(max_pixels)
     kind("max_image_bytes", max_bytes, int)
     if max_bytes < 1:
         raise _checks.refuse(ValueError, name="max_image_bytes", allowed="a whole number >= 1", value=max_bytes)
@@ -159,6 +160,7 @@ def points(usd: object) -> int | None:
     if usd is None:
         return None
     allowed = "US dollars >= 0, or None for no limit"
+    usd = _media.python_scalar(usd)
     if isinstance(usd, bool) or not isinstance(usd, int | float):
         raise _checks.refuse(TypeError, name="max_spend_usd", allowed=allowed, value=usd)
     if not 0 <= usd < math.inf:

@@ -7,12 +7,15 @@ anew. A host that lies in all of this is found out afterwards, when the picture 
 
 import asyncio
 import re
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
 import aiohttp
 import attrs
 
 from piapi_async import _checks, _media, errors
+from piapi_async._clock import Clock
 from piapi_async._http import Download, Transport
 
 _HEAD = 64  # leading bytes that are kept, to see what came
@@ -21,6 +24,15 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 _HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)", re.ASCII)
 _DEAD = "a result link dies after 3 days"
+
+NEW_SECONDS = 30.0
+"""For how long after its task's end a picture may be missing: links are seen to work a few seconds after that."""
+
+_clock = Clock()
+
+
+class NotThereYetError(errors.OutputError):
+    """A picture that was made seconds ago is missing, and may appear."""
 
 
 @attrs.define
@@ -34,19 +46,25 @@ class Arrival:
 
         at_most: How many bytes are taken.
 
+        ended_at: When its task was over, by the service's clock, if that is known.
+
         size: How many bytes have come.
 
         head: The first of them.
 
         is_pieced: Whether they came in more than one answer.
+
+        seconds_moving: How long the attempts took in which some of it came.
     """
 
     url: str
     file: BinaryIO
     at_most: int
+    ended_at: datetime | None = None
     size: int = 0
     head: bytes = b""
     is_pieced: bool = False
+    seconds_moving: float = 0.0
     _total: int | None = None
     _version: str = ""
 
@@ -58,8 +76,13 @@ class Arrival:
             OutputError: What comes is no picture, too large, or gone.
             TransportError: It broke off; what has come is kept for the next attempt.
         """
-        while not await self._attempt(transport):
-            await self.clear()
+        begun, had = _clock.monotonic(), self.size
+        try:
+            while not await self._attempt(transport):
+                await self.clear()
+        finally:
+            if self.size > had:
+                self.seconds_moving += _clock.monotonic() - begun
 
     async def clear(self) -> None:
         """Forget what has come."""
@@ -107,7 +130,7 @@ class Arrival:
         return True
 
     async def _begin(self, download: Download) -> None:
-        _check_status(download)
+        self._check_status(download.response)
         if self.size:
             await self.clear()
         headers = download.response.headers
@@ -128,6 +151,25 @@ class Arrival:
             return False
         self._total = total
         return True
+
+    def _check_status(self, response: aiohttp.ClientResponse) -> None:
+        status = response.status
+        if status in (429, 408) or status >= 500:  # noqa: PLR2004 - statuses that pass
+            raise errors.TransportError(f"the result host answered {status} for {shown(self.url)}")
+        if status in (403, 404) and self._is_new(response):
+            raise NotThereYetError(f"{shown(self.url)} answered {status}, seconds after its task ended", url=self.url)
+        if status != 200:  # noqa: PLR2004 - OK
+            raise errors.OutputError(f"{shown(self.url)} answered {status}; {_DEAD}", url=self.url)
+
+    def _is_new(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether the picture was made seconds ago. The host's clock tells, or ours where it does not tell the time."""
+        if self.ended_at is None:
+            return False
+        try:
+            now = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        except (KeyError, ValueError):
+            now = _clock.now()
+        return abs(now - self.ended_at.timestamp()) < NEW_SECONDS
 
     def _check_size(self, size: int) -> None:
         if size > self.at_most:
@@ -160,14 +202,6 @@ def _kind(head: bytes) -> str:
     if text.startswith((b"{", b"[")):
         return "JSON"
     return f"beginning with {head[:16]!r}"
-
-
-def _check_status(download: Download) -> None:
-    status = download.response.status
-    if status in (429, 408) or status >= 500:  # noqa: PLR2004 - statuses that pass
-        raise errors.TransportError(f"the result host answered {status} for {shown(download.url)}")
-    if status != 200:  # noqa: PLR2004 - OK
-        raise errors.OutputError(f"{shown(download.url)} answered {status}; {_DEAD}", url=download.url)
 
 
 def shown(url: str) -> str:

@@ -39,21 +39,42 @@ def refuse(kind: type[Exception], *, name: str, allowed: str, value: object) -> 
 def number(
     *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf, integer: bool = False
 ) -> Validator:
-    """A finite number within bounds; no bool, and no number in a string: the server refuses those."""
+    """A finite number within bounds; no bool, and no number in a string: the server refuses those.
+
+    A NumPy scalar is taken for the number that it is, and kept as a Python number, which JSON can hold.
+    """
     allowed = _describe(above=above, at_least=at_least, at_most=at_most, integer=integer)
     kinds = int if integer else (int, float)
 
-    def check(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, kinds):
+    def check(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        number = _media.python_scalar(value)
+        if isinstance(number, bool) or not isinstance(number, kinds):
             raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
-        if not (abs(value) <= sys.float_info.max and value > above and at_least <= value <= at_most):
+        if not (abs(number) <= sys.float_info.max and number > above and at_least <= number <= at_most):
             raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
+        _keep(instance, attribute, number, instead_of=value)
 
     return check
 
 
+def boolean(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """`True` or `False`."""
+    flag = _media.python_scalar(value)
+    if not isinstance(flag, bool):
+        raise refuse(TypeError, name=attribute.name, allowed="True or False", value=value)
+    _keep(instance, attribute, flag, instead_of=value)
+
+
+def _keep(instance: object, attribute: "attrs.Attribute[Any]", plain: object, *, instead_of: object) -> None:
+    # Here and not in a converter: every class with a number would need one, and with one, type checkers no longer take
+    # the class for a `Submittable`.
+    if plain is not instead_of:
+        object.__setattr__(instance, attribute.name, plain)
+
+
 def count(name: str, value: object) -> None:
-    """Refuse what is no whole number of things."""
+    """Refuse what is not a whole number of things."""
+    value = _media.python_scalar(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(TypeError, name=name, allowed="a whole number >= 0", value=value)
     if value < 0:
@@ -141,8 +162,14 @@ def image_source(_instance: object, attribute: "attrs.Attribute[Any]", value: ob
     picture(value, name=attribute.name)
 
 
+def picture_or_base64(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """A picture from any source, also as base64 without a header."""
+    if not (isinstance(value, str) and _media.is_picture_base64(value)):
+        picture(value, name=attribute.name)
+
+
 def picture(value: object, *, name: str) -> None:
-    """Refuse what is no source of a picture.
+    """Refuse what is not a source of a picture.
 
     Raises:
         TypeError: It is of no type that is taken.

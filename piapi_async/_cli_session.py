@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PICTURES_MISSING = "pictures need Pillow: pip install 'piapi_async[cli,emulator]'"
+PICTURES_MISSING = "pictures need Pillow: pip install pillow"
 
 
 def attend(

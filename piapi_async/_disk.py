@@ -1,17 +1,64 @@
 """Files that are whole or not there: written under a hidden name, then given their own in one step."""
 
+import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
+
+from piapi_async import _owner
+
+OLD_SECONDS = 24 * 3600.0
+"""How long a part that somebody still writes to can certainly not be left alone: silence ends a download in minutes."""
+
+_PART = re.compile(r"\.piapi_async-([0-9a-f]{12})-(\d+)-(\d*)-[0-9a-f]{16}\.part", re.ASCII)
+
+
+@cache
+def _mine(_pid: int) -> str:
+    """What tells the parts of this process from those of others: machine, process id, and when it began.
+
+    Worked out once, and, as the argument differs there, again in a process that was forked.
+    """
+    machine, pid, begun, _ = _owner.new_owner().rsplit("/", 3)
+    return f"{_digest(machine)}-{pid}-{begun}"
+
+
+def _digest(machine: str) -> str:
+    return hashlib.sha256(machine.encode()).hexdigest()[:12]
+
+
+def sweep(directory: Path, *, now: float) -> None:
+    """Remove the parts that processes of this package left behind when they were killed.
+
+    Args:
+        directory: Where they are, if there are any.
+
+        now: Seconds since 1970. A part is left alone as long as its process may be alive: it runs on this machine, or
+            it is not known whether it does, and the part was written to within the last day.
+    """
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            found = _PART.fullmatch(entry.name)
+            if found and _is_left_behind(entry, *found.groups(), now=now):
+                Path(entry.path).unlink()
+
+
+def _is_left_behind(entry: "os.DirEntry[str]", machine: str, pid: str, begun: str, *, now: float) -> bool:
+    here = _owner.new_owner().rsplit("/", 3)[0]
+    if machine == _digest(here) and _owner.is_gone(f"{here}/{pid}/{begun}/"):
+        return True
+    return int(pid) != os.getpid() and now - entry.stat().st_mtime > OLD_SECONDS
 
 
 @contextmanager
 def temporary(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new hidden file, open for writing and reading; it is gone afterwards, unless it was published."""
-    path = directory / f".{secrets.token_hex(8)}.part"
+    path = directory / f".piapi_async-{_mine(os.getpid())}-{secrets.token_hex(8)}.part"
     file = path.open("x+b")
     try:
         yield path, file

@@ -53,18 +53,23 @@ class Array(Protocol):
         ...
 
 
-ImageSource = str | Path | bytes | BinaryFile | PillowImage | Array
+ImageSource = str | Path | bytes | bytearray | memoryview | BinaryFile | PillowImage | Array
 """A picture to send. Text is an http(s) URL or a data URI; all others are local pictures:
 
-- a `pathlib.Path`, read when the request is submitted, or the `bytes` of a file;
+- a `pathlib.Path`, read when the request is submitted, or the `bytes` of a file (`bytearray` and `memoryview` too);
 - a file open for reading bytes: it is read to its end when the request is made, and may be closed afterwards;
 - a `PIL.Image.Image`, or a `numpy.ndarray` of `uint8` with the shape (height, width) or (height, width, 1, 3 or 4):
   they are encoded as PNG when the request is submitted, which needs Pillow (the extra `images`).
 
 PNG, JPEG and WebP travel byte for byte, unless their EXIF data say that they lie on the side, which is put right, or
-`Session(max_pixels=...)` asks for fewer pixels. GIF (the first frame), BMP, TIFF and AVIF become PNG: the service does
-not document what it takes here, and its upload takes PNG, JPEG and WebP only. All of this needs Pillow; without it
-EXIF data are left to the service, and pictures that would have to be converted are refused.
+`Session(max_pixels=...)` asks for fewer pixels. Everything else that Pillow can open is converted: the service does not
+document what it takes here, and its upload takes PNG, JPEG and WebP only. Photographs in AVIF, HEIC and JPEG 2000
+become JPEG, or WebP where they are transparent; GIF (the first frame), BMP, TIFF and the rest become PNG. A JPEG or
+lossy WebP that has to be changed stays what it is, a lossless WebP becomes PNG. All of this needs Pillow, and HEIC, as
+iPhones make it, pillow-heif as well; without Pillow EXIF data are left to the service, and pictures that would have to
+be converted are refused.
+
+A PNG, JPEG or WebP that ends early is refused before anything is sent.
 """
 
 SCHNELL = "Qubico/flux1-schnell"
@@ -120,7 +125,7 @@ _IMAGE = _checks.image_source
 
 def taken(value: ImageSource) -> ImageSource:
     """A picture as a request keeps it: of an open file it keeps what is in it."""
-    kept: Any = _media.read_file(value)
+    kept: Any = _media.as_kept(value)
     return kept  # type: ignore[no-any-return] # what is no picture is refused by the validator
 
 
@@ -193,7 +198,7 @@ class ControlNet:
     return_preprocessed_image: bool | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=_checks.optional(_checks.instance_of(bool, allowed="True or False")),
+        validator=_checks.optional(_checks.boolean),
     )
 
     @property

@@ -4,10 +4,11 @@ import asyncio
 import base64
 import ipaddress
 import math
+import re
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import attrs
@@ -52,6 +53,11 @@ KEPT_ALIVE = 2.0
 Servers close theirs after 5 s and more; what is sent at that moment is in doubt, and a new one costs about 0.1 s.
 """
 
+REDIRECTS = 5
+"""How many redirects a download follows."""
+
+_REDIRECTED = (301, 302, 303, 307, 308)
+_VALID_URL = re.compile(r"(?:[\w.~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*", re.ASCII)  # RFC 3986
 _CHUNK = 2**16
 
 
@@ -280,31 +286,41 @@ class Transport:
     async def download(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator["Download"]:
         """Open a result's URL, without the API key.
 
+        Redirects are followed here: aiohttp would spell their targets anew, which breaks signed links.
+
         Args:
             url: Where it is.
 
             headers: What is asked for beyond it: a range, say.
 
         Raises:
-            TransportError: No answer came.
+            TransportError: No answer came, or one redirect too many.
         """
         async with self._downloads.get():
-            session = await self._client()
-            with _translated(url, body=None):
-                response = await session.get(
-                    url,
-                    headers={**_named(session), **headers},
-                    max_redirects=5,
-                    raise_for_status=False,
-                    auto_decompress=True,
-                    max_line_size=HEADER_MAX,
-                    max_field_size=HEADER_MAX,
-                    timeout=self._timeout,
-                )
-            try:
-                yield Download(url, response)
-            finally:
-                response.release()
+            client, target = await self._client(), url
+            for _ in range(1 + REDIRECTS):
+                with _translated(target, body=None):
+                    response = await client.get(
+                        _as_it_is(target),
+                        headers={**_named(client), **headers},
+                        allow_redirects=False,
+                        raise_for_status=False,
+                        auto_decompress=True,
+                        max_line_size=HEADER_MAX,
+                        max_field_size=HEADER_MAX,
+                        timeout=_untimed(self._timeout),
+                    )
+                try:
+                    location = response.headers.get("Location", "") if response.status in _REDIRECTED else ""
+                    if not location:
+                        yield Download(url, response)
+                        return
+                finally:
+                    response.release()
+                target = location if _checks.is_http_url(location) else urljoin(target, location)
+                if not _checks.is_http_url(target):
+                    raise _no_answer(url, f"it redirects to {_checks.short(location)}, which is not an http(s) URL")
+            raise _no_answer(url, f"it redirects more than {REDIRECTS} times")
 
     async def _client(self, *, is_paid: bool = False) -> aiohttp.ClientSession:
         if self._closed:
@@ -336,6 +352,28 @@ def _brief(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
         return timeout
     total = min(timeout.total or math.inf, timeout.sock_connect + timeout.sock_read)
     return aiohttp.ClientTimeout(total=total, connect=timeout.connect, sock_connect=timeout.sock_connect)
+
+
+def _no_answer(url: str, why: str) -> errors.TransportError:
+    return errors.TransportError(f"no usable HTTP answer from {urlsplit(url).hostname}: {why}")
+
+
+def _untimed(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    """The limits of a download: however slow a line is, it gets its picture as long as something moves.
+
+    What would limit the whole limits each silence instead, where nothing else does.
+    """
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=timeout.connect,
+        sock_connect=timeout.sock_connect or timeout.total,
+        sock_read=timeout.sock_read or timeout.total,
+    )
+
+
+def _as_it_is(url: str) -> URL:
+    """A URL as it is given: links may be signed over their exact spelling. Only what is not a valid one is quoted."""
+    return URL(url, encoded=_VALID_URL.fullmatch(url) is not None)
 
 
 async def _lifeline(*, trust_env: bool) -> AsyncGenerator[_Clients, None]:

@@ -15,8 +15,10 @@ import attrs
 from piapi_async import _checks, _media
 from piapi_async.task import TaskInfo, TaskStatus
 
-_DEVICE = r"(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)"  # names that Windows keeps, with or without an ending
-_SAFE_NAME = re.compile(rf"(?!{_DEVICE})[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}")
+# Names that Windows keeps, with or without an ending, and with blanks before it, which it does not see
+# (https://learn.microsoft.com/windows/win32/fileio/naming-a-file).
+_DEVICE = r"(?i:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³]) *(?:\.|$)"
+_SAFE_NAME = re.compile(rf"(?!{_DEVICE})[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,98}}[A-Za-z0-9_-])?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _PART_MAX = 240  # bytes; file systems allow 255, and a number and an ending may follow
 _SHORTENED = 200
@@ -28,7 +30,10 @@ _ENDING = re.compile(rf"(?:{'|'.join(map(re.escape, _media.MEDIA_TYPES.values())
 
 
 def safe_name(name: str) -> str:
-    """A name for a file, from a text that a server chose: no separators, no leading dot, at most 100 characters."""
+    """A name for a file, from a text that a server chose: no separators, no dot at either end, at most 100 characters.
+
+    Windows drops a dot at the end, so that two names would be one.
+    """
     if _SAFE_NAME.fullmatch(name):
         return name
     return "file-" + _digest(name)

@@ -1,13 +1,16 @@
-"""Pillow, which is optional and loaded when first needed: whether it is there, and what it makes of a picture."""
+"""Pillow, which is optional and loaded when first needed: whether it is there, and what it reads."""
 
 import importlib.util
 import io
+import threading
 from typing import TYPE_CHECKING, BinaryIO
 
-from piapi_async import errors
+from piapi_async import _structure, errors
 
 if TYPE_CHECKING:
     from PIL import Image
+
+HEIC = "image/heic"
 
 _FORMATS = {
     "image/png": "PNG",
@@ -17,8 +20,19 @@ _FORMATS = {
     "image/bmp": "BMP",
     "image/tiff": "TIFF",
     "image/avif": "AVIF",
+    "image/jp2": "JPEG2000",
+    HEIC: "HEIF",
 }
-_LIBRARIES = {"image/jpeg": "jpg", "image/webp": "webp", "image/avif": "avif"}
+_LIBRARIES = {"image/jpeg": "jpg", "image/webp": "webp", "image/avif": "avif", "image/jp2": "jpg_2000"}
+_PIXEL_BYTES = {"PNG": 4, "JPEG": 4, "MPO": 4, "GIF": 4, "BMP": 4, "TIFF": 4, "WEBP": 16, "AVIF": 16, "HEIF": 16}
+_PIXEL_BYTES_MAX = 20
+_PROGRESSIVE_BYTES = 6
+
+_loading = threading.Lock()
+
+
+class CostlyError(ValueError):
+    """Decoding a picture would take too much memory."""
 
 
 def is_installed() -> bool:
@@ -33,14 +47,96 @@ def need(what: str) -> None:
         ConfigurationError: There is none.
     """
     if not is_installed():
-        raise errors.ConfigurationError(f"{what} needs Pillow: pip install 'piapi_async[images]'")
+        raise errors.ConfigurationError(f"{what} needs Pillow: pip install pillow")
 
 
-def open_picture(data: bytes, *, what: str) -> "Image.Image":
+def load() -> None:
+    """Import Pillow with all the formats it knows; what reads or writes pictures here calls this first.
+
+    Raises:
+        ImportError: It is missing.
+    """
+    # Pillow registers its formats step by step, while pictures are opened, and one that is opened in another thread
+    # meanwhile "cannot be identified". So only one thread at a time does that, and all of it.
+    with _loading:
+        from PIL import Image  # noqa: PLC0415 - optional, and slow
+
+        Image.init()
+
+
+def load_heif() -> bool:
+    """Teach Pillow to read HEIC, by pillow-heif; whether it can."""
+    load()
+    with _loading:
+        from PIL import Image  # noqa: PLC0415 - optional, and slow
+
+        if "HEIF" not in Image.OPEN:
+            try:
+                import pillow_heif  # noqa: PLC0415 - optional, and slow
+            except ImportError:
+                return False
+            pillow_heif.register_heif_opener()
+        return True
+
+
+def decoding_bytes(kind: str | None, pixels: int, *, all_pixels: int = 0) -> int:
+    """About how much memory decoding a picture takes, as measured with Pillow 13.
+
+    Four bytes a pixel for most formats; sixteen for WebP, whose decoder keeps two canvases of its own.
+
+    Args:
+        kind: Pillow's name of the format, `None` for a picture in memory.
+
+        pixels: How many pixels are decoded.
+
+        all_pixels: How many the file has, for a progressive JPEG: all its coefficients are kept until the last scan.
+    """
+    return pixels * _PIXEL_BYTES.get(kind or "PNG", _PIXEL_BYTES_MAX) + all_pixels * _PROGRESSIVE_BYTES
+
+
+def open_lazily(data: bytes, *, media_type: str | None) -> "Image.Image":
+    """A picture as a Pillow image, its pixels not read yet.
+
+    Args:
+        data: The picture.
+
+        media_type: Its kind, as its first bytes show it.
+
+    Raises:
+        Exception: Pillow cannot read it, in any of the ways that Pillow has of saying so.
+    """
+    load()
+    from PIL import Image  # noqa: PLC0415 - optional
+
+    if media_type == HEIC:
+        load_heif()
+    try:
+        return Image.open(io.BytesIO(data))
+    except ValueError:
+        if media_type != "image/png":
+            raise
+        # Pillow refuses texts that become large, such as the workflow that ComfyUI writes into its pictures.
+        return Image.open(io.BytesIO(_structure.without_texts(data)))
+
+
+def refuse_costly(kind: str | None, pixels: int, *, all_pixels: int = 0, at_most: int) -> None:
+    """Refuse a picture that takes too much memory; the arguments are those of `decoding_bytes`.
+
+    Raises:
+        CostlyError: It does.
+    """
+    needed = decoding_bytes(kind, pixels, all_pixels=all_pixels)
+    if needed > at_most:
+        raise CostlyError(f"decoding it would take {needed >> 20} MiB of memory, more than {at_most >> 20}")
+
+
+def open_picture(data: bytes, *, media_type: str | None, what: str) -> "Image.Image":
     """A picture as a Pillow image, with its pixels read.
 
     Args:
         data: The picture.
+
+        media_type: Its kind, as its first bytes show it.
 
         what: What needs it, for the error.
 
@@ -49,44 +145,54 @@ def open_picture(data: bytes, *, what: str) -> "Image.Image":
         OSError: Pillow cannot read it.
     """
     need(what)
-    from PIL import Image  # noqa: PLC0415 - optional
-
-    image = Image.open(io.BytesIO(data))
+    image = open_lazily(data, media_type=media_type)
     image.load()
     return image
 
 
-def verify(file: BinaryIO, *, media_type: str, pixels_max: int) -> None:
-    """Decode a picture, and forget it. Does nothing where Pillow, or its part for this kind of picture, is missing.
+def verify(file: BinaryIO, *, media_type: str, at_most: int) -> None:
+    """Decode a picture, and forget it, to see whether its pixels are all there.
 
-    A JPEG is decoded at an eighth of its size. A PNG is opened only: `_structure` has inflated it, in less memory than
-    a decoded picture takes. Takes long; for use in a thread.
+    Nothing is verified where Pillow, or its part for this kind of picture, is missing, and where decoding takes too
+    much memory: a picture that was paid for is not lost over that. Takes long; for use in a thread.
 
     Args:
         file: The picture.
 
         media_type: Its kind, as its first bytes show it.
 
-        pixels_max: How many pixels it may have.
+        at_most: How many bytes of memory decoding it may take.
 
     Raises:
-        ValueError: It is broken, or too large; the message says how.
+        ValueError: It is broken; the message says how.
     """
     try:
+        load()
         from PIL import Image, features  # noqa: PLC0415 - optional
     except ImportError:
         return
-    library = _LIBRARIES.get(media_type)
+    kind, library = _FORMATS[media_type], _LIBRARIES.get(media_type)
+    if media_type == HEIC and not load_heif():
+        return
     if library is not None and not (library in features.modules | features.codecs and features.check(library)):
         return
     file.seek(0)
     try:
-        with Image.open(file, formats=[_FORMATS[media_type]]) as image:
-            if image.width * image.height <= pixels_max and media_type != "image/png":
-                image.draft("L", (1, 1))
-                image.load()
-            width, height = image.size
+        image = Image.open(file, formats=[kind])
     except Exception as error:  # Pillow's decoders raise all kinds of errors at what is broken
-        raise ValueError(f"it cannot be decoded: {' '.join(str(error).split())}") from error
-    if width * height > pixels_max:
-        raise ValueError(f"it has {width} x {height} pixels, more than {pixels_max}")
+        if media_type in _structure.KINDS:
+            return  # it has been found whole: what Pillow stumbles over is a note beside the pixels
+        raise _broken(error) from error
+    with image:
+        all_pixels = image.width * image.height if image.info.get("progressive") else 0
+        image.draft("L", (1, 1))  # a JPEG at an eighth of its size
+        if decoding_bytes(image.format, image.width * image.height, all_pixels=all_pixels) > at_most:
+            return
+        try:
+            image.load()
+        except Exception as error:
+            raise _broken(error) from error
+
+
+def _broken(error: Exception) -> ValueError:
+    return ValueError(f"it cannot be decoded: {' '.join(str(error).split())}")

@@ -24,7 +24,7 @@ MOST = 4
 
 NO_PILLOW = (
     '<p class="notice">There are no small pictures here: this report was written without Pillow '
-    '(<code>pip install "piapi_async[images]"</code>). Links lead to the pictures.</p>'
+    "(<code>pip install pillow</code>). Links lead to the pictures.</p>"
 )
 
 _UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")  # what HTML cannot hold

@@ -11,13 +11,16 @@ from urllib.parse import quote, urlsplit
 
 import attrs
 
-from piapi_async import _checks, _media
+from piapi_async import _checks, _media, _pillow
 
 SIDE = 160
 """The longest side of a small copy, in pixels."""
 
 QUALITY = 60
 """Of a small copy, as WebP counts it: 1 to 5 KB each."""
+
+DECODED_MAX = 256 * 2**20
+"""The most memory that decoding one picture for its small copy may take, in bytes."""
 
 PAPER = (236, 234, 229)
 """Stands behind what is transparent."""
@@ -113,10 +116,6 @@ def _way(here: Path, there: Path) -> str:
     return Path(os.path.relpath(there, here)).as_posix()
 
 
-def _original(source: Path | str) -> Path | io.BytesIO:
-    return io.BytesIO(_media.decode_data_uri(str(source))) if _is_inline(source) else Path(source)
-
-
 def _identity(source: Path | str) -> bytes:
     text = str(source) if _is_inline(source) else str(Path(source).absolute())
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
@@ -140,13 +139,18 @@ def _is_file(path: Path) -> bool:
 def shrinker() -> Callable[[Path | str], str] | None:
     """A function from a picture's file to a small copy as a data URI; `None` without Pillow."""
     try:
+        _pillow.load()
         from PIL import Image, ImageOps, features  # noqa: PLC0415 - the report does without it
     except ImportError:
         return None
     kind = "WEBP" if features.check("webp") else "JPEG"
 
     def shrink(source: Path | str) -> str:
-        with Image.open(_original(source)) as image:
+        data = _media.decode_data_uri(str(source)) if _is_inline(source) else Path(source).read_bytes()
+        media_type = _media.sniff(data[: _media.SNIFF_BYTES])
+        with _pillow.open_lazily(data, media_type=media_type) as image:
+            image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG with no more detail than is shown
+            _pillow.refuse_costly(image.format, image.width * image.height, at_most=DECODED_MAX)
             image.thumbnail((SIDE, SIDE))
             small = ImageOps.exif_transpose(image)
         if small.has_transparency_data:

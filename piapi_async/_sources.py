@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from piapi_async import _calls, _checks, _fitting, _media, _pillow
+from piapi_async import _calls, _checks, _fitting, _media, _pillow, _structure, errors
 from piapi_async._content import Base64, Content
 from piapi_async._loop import PerLoop
 from piapi_async.task import Submittable, WebhookConfig
@@ -115,7 +115,7 @@ def _holds_heavy(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_holds_heavy, value))
     if isinstance(value, str):
-        return len(value) > 2**16 or _media.is_data_uri(value)
+        return len(value) > 2**16 or _media.is_data_uri(value) or _media.is_picture_base64(value)
     return isinstance(value, Path | bytes) or _media.is_pillow(value) or _media.is_array(value)
 
 
@@ -133,6 +133,10 @@ def _inline(value: Any, *, field: str, rules: Rules) -> Any:
 
 
 def _inline_text(text: str, *, field: str, rules: Rules) -> str | Base64:
+    if _media.is_picture_base64(
+        text
+    ):  # as PiAPI documents it for `kontext`, and as it stays, but for what has to change
+        return Base64(_fit(_decoded(text, field=field), field=field, rules=rules))
     if not _media.is_data_uri(text):
         return text
     if not _media.is_picture_data_uri(text):  # for models that take other things than pictures
@@ -208,25 +212,31 @@ def _refuse_endless(path: Path) -> None:
 
 
 def _decoded(text: str, *, field: str) -> bytes:
+    content = "".join(text.split())  # lines may be wrapped anywhere
     try:
-        return _media.decode_data_uri("".join(text.split()))  # lines may be wrapped anywhere
+        return _media.decode_data_uri(content) if _media.is_data_uri(content) else _media.decode_base64(content)
     except ValueError as error:
         raise ValueError(f"{field} must be a picture's data URI: {error}") from error
 
 
 def _fit(data: bytes, *, field: str, rules: Rules) -> bytes:
     media_type = _media.sniff(data[: _media.SNIFF_BYTES])
-    if media_type is None:
-        raise _checks.refuse(ValueError, name=field, allowed=f"a picture ({_media.KNOWN_FORMATS})", value=data[:16])
     is_taken = media_type in _media.TAKEN
+    if media_type is None and not (_pillow.is_installed() and _fitting.can_open(data)):
+        raise _checks.refuse(ValueError, name=field, allowed=f"a picture ({_media.KNOWN_FORMATS})", value=data[:16])
+    # Half a photograph, as a download that broke off leaves it, is paid for like a whole one.
+    fault = _structure.fault(data, media_type=media_type)
+    if fault is not None:
+        raise ValueError(f"{field} must be a whole picture, got {len(data)} bytes of {media_type}: {fault}")
+    if media_type == _pillow.HEIC and not (_pillow.is_installed() and _pillow.load_heif()):  # it brings Pillow along
+        raise errors.ConfigurationError(f"{field} of type {media_type} needs pillow-heif: pip install pillow-heif")
     if not is_taken:
-        _pillow.need(f"{field} of type {media_type}, to be converted to PNG,")
+        _pillow.need(f"{field} of type {media_type}, to be converted,")
 
     def fit() -> bytes:
         if not _pillow.is_installed():
             return data
-        is_jpeg = media_type == "image/jpeg"
-        return _fitting.fit(data, is_jpeg=is_jpeg, may_stay=is_taken, max_pixels=rules.max_pixels)
+        return _fitting.fit(data, media_type=media_type, may_stay=is_taken, max_pixels=rules.max_pixels)
 
     return _sized(fit, field=field, rules=rules)
 

@@ -1,8 +1,9 @@
 """What the bytes of a picture tell without Pillow: how large it is, and whether all of it is there.
 
-- PNG: every critical chunk has its checksum, the pixels are inflated and counted piece by piece, `IEND` ends it.
+- PNG: every critical chunk has its checksum, and `IEND` ends it. Nothing is inflated: what has its checksums is what
+  the service sent, and what stands in other chunks (texts, times, profiles) is not the picture.
 - JPEG: its segments and scans are walked to the marker at the end, past thumbnails that have an end of their own.
-- WebP: the size that it gives for itself.
+- WebP: the size that it gives for itself. AVIF and HEIC: the sizes of its boxes.
 - Others are only measured (GIF), or left to Pillow.
 
 Everything goes in small steps that hold little memory, so that it can run in a thread without being noticed.
@@ -19,8 +20,7 @@ _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _JPEG_ALONE = frozenset({0x01, 0xD8})
 _JPEG_END = 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ENDS_EARLY = "it ends early"
 
 Bytes = bytes | memoryview
@@ -110,15 +110,43 @@ _MEASURES: Mapping[re.Pattern[bytes], Callable[[Bytes], tuple[int, int]]] = {
 }
 
 
-def fault(data: Bytes, *, media_type: str, pixels_max: int) -> str | None:
-    """What is wrong with a picture, in a few words, or `None`. Of a kind not known here no fault is seen."""
-    size, look = dimensions(data), _FAULTS.get(media_type)
-    if size is None:
-        return look and "its header is broken"
-    width, height = size
-    if width * height > pixels_max:
-        return f"it has {width} x {height} pixels, more than {pixels_max}"
-    return look and look(data)
+def fault(data: Bytes, *, media_type: str | None) -> str | None:
+    """Why a picture is not whole, in a few words, or `None`. Of a kind that is not in `KINDS` no fault is seen."""
+    find = _FAULTS.get(media_type or "")
+    return find(data) if find else None
+
+
+def _png_fault(data: Bytes) -> str | None:
+    for kind, content, checksum in _chunks(data):
+        is_critical = not kind[0] & 0x20
+        if is_critical and zlib.crc32(content, zlib.crc32(kind)) != checksum:
+            return "a part of it is damaged"
+        if kind == b"IEND":
+            return None
+    return _ENDS_EARLY
+
+
+def _chunks(data: Bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+    """The chunks of a PNG that are there in whole: kind, content, checksum."""
+    view, place = memoryview(data), 8
+    for _ in range(_PARTS_MAX):
+        length = int.from_bytes(view[place : place + 4], "big")
+        end = place + 12 + length
+        if end > len(view):
+            return
+        yield bytes(view[place + 4 : place + 8]), view[place + 8 : end - 4], int.from_bytes(view[end - 4 : end], "big")
+        place = end
+
+
+def without_texts(data: bytes) -> bytes:
+    """A PNG without the texts that are written into it."""
+    kept, place = [data[:8]], 8
+    for kind, content, _ in _chunks(data):
+        end = place + 12 + len(content)
+        if kind not in _PNG_TEXTS:
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])
 
 
 def _jpeg_fault(data: Bytes) -> str | None:
@@ -129,65 +157,46 @@ def _webp_fault(data: Bytes) -> str | None:
     return None if 8 + int.from_bytes(data[4:8], "little") <= len(data) else _ENDS_EARLY
 
 
-def _png_fault(data: Bytes) -> str | None:
-    pixels = None
-    for kind, content, checksum in _chunks(data):
-        is_critical = not kind[0] & 0x20
-        if is_critical and zlib.crc32(content, zlib.crc32(kind)) != checksum:
-            return "a part of it is damaged"
-        if kind == b"IHDR":
-            pixels = _Pixels(content)
-        elif kind == b"IDAT" and pixels and not pixels.inflate(content):
-            return "its pixels are damaged"
-        elif kind == b"IEND":
-            return "pixels are missing" if pixels is None or pixels.missing > 0 else None
-    return _ENDS_EARLY
-
-
-def _chunks(data: Bytes) -> Iterator[tuple[bytes, memoryview, int]]:
-    """The chunks of a PNG that are there in whole: kind, content, checksum."""
-    view, place = memoryview(data), 8
+def is_lossy_webp(data: Bytes) -> bool:
+    """Whether a WebP, or the first frame of an animated one, is of the lossy kind."""
+    place = 12
     for _ in range(_PARTS_MAX):
-        length = int.from_bytes(view[place : place + 4], "big")
-        end = place + 12 + length
-        if end > len(view) or length > len(view):
-            return
-        yield bytes(view[place + 4 : place + 8]), view[place + 8 : end - 4], int.from_bytes(view[end - 4 : end], "big")
-        place = end
+        kind = bytes(data[place : place + 4])
+        if kind in (b"VP8 ", b"VP8L", b""):
+            return kind == b"VP8 "
+        # A frame (`ANMF`) has a header of 16 bytes before the chunks that are in it.
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 24 if kind == b"ANMF" else 8 + size + size % 2
+    return False
 
 
-class _Pixels:
-    """The pixels of a PNG, inflated to be counted, and thrown away.
-
-    Attributes:
-        missing: How many bytes of them are still to come.
-    """
-
-    def __init__(self, header: memoryview) -> None:
-        width, height, depth, colour, *_, interlace = struct.unpack(">IIBBBBB", header[:13])
-        passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
-        sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
-        bits = depth * _PNG_CHANNELS.get(colour, 0)
-        self.missing = sum(high * (1 + (wide * bits + 7) // 8) for wide, high in sizes if wide > 0 and high > 0)
-        self._inflater = zlib.decompressobj()
-
-    def inflate(self, content: memoryview) -> bool:
-        """Take one piece of what is compressed; whether it can be read."""
-        try:
-            for start in range(0, len(content), _WINDOW):
-                self._count(content[start : start + _WINDOW])
-        except zlib.error:
-            return False
-        return True
-
-    def _count(self, piece: Bytes) -> None:
-        while piece and self.missing > 0 and not self._inflater.eof:
-            self.missing -= len(self._inflater.decompress(piece, 4 * _WINDOW))
-            piece = self._inflater.unconsumed_tail
+def _box_fault(data: Bytes) -> str | None:
+    place, missing = 0, {b"meta", b"mdat"}  # what the picture is made of, and its compressed pixels
+    for _ in range(_PARTS_MAX):
+        if not missing:
+            return None
+        size, kind = int.from_bytes(data[place : place + 4], "big"), bytes(data[place + 4 : place + 8])
+        if size == 1:
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        elif size == 0:  # the last box may reach to wherever the file ends
+            size = len(data) - place
+        if size < 8 or place + size > len(data):  # noqa: PLR2004 - the length of a box's own header
+            break
+        missing.discard(kind)
+        place += size
+    return _ENDS_EARLY
 
 
 _FAULTS: Mapping[str, Callable[[Bytes], str | None]] = {
     "image/png": _png_fault,
     "image/jpeg": _jpeg_fault,
     "image/webp": _webp_fault,
+    "image/avif": _box_fault,
+    "image/heic": _box_fault,
 }
+
+KINDS = frozenset(_FAULTS)
+"""The kinds of picture that are seen here to be whole, or not."""
+
+MEASURED = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+"""The kinds of picture whose `dimensions` are known here, unless they are broken."""

@@ -82,7 +82,7 @@ class Uploads:
         """The bytes to upload: a picture, or as it is what the name says is another file."""
         if filename is not None:
             _check_name(filename)
-        source = _media.read_file(source)
+        source = _media.as_kept(source)
         if isinstance(source, Path | bytes) and _ending(filename or "") in _OTHERS:
             return _sources.read(source, field="source") if isinstance(source, Path) else source
         if _ending(filename or "") in _OTHERS:

@@ -532,17 +532,18 @@ def parse_task(
     echoed = _mapping(_mapping(task.get("config")).get("webhook_config")).get("secret")
     secrets = (*secrets, _text(echoed))
     is_kept = body is not None and len(body) <= _LONG_TEXT
+    ended_at = parse_time(meta.get("ended_at")) or parse_time(meta.get("completed_at"))
     return TaskInfo(
         task_id=_id(task),
         model=_word(task.get("model")),
         task_type=_word(task.get("task_type")),
         status=parse_status(task.get("status")),
         raw_status=_word(task.get("status")),
-        images=_images(_mapping(modern.get("output"))),
+        images=_images(_mapping(modern.get("output")), ended_at=ended_at),
         usage=_usage(meta.get("usage")),
         created_at=parse_time(meta.get("created_at")),
         started_at=parse_time(meta.get("started_at")),
-        ended_at=parse_time(meta.get("ended_at")) or parse_time(meta.get("completed_at")),
+        ended_at=ended_at,
         error=_fault(modern.get("error"), secrets=secrets),
         logs=_logs(modern.get("logs"), secrets=secrets),
         raw=body if is_kept and body is not None else _without_long_texts(task),
@@ -613,7 +614,7 @@ def _in_utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _images(output: Mapping[str, Any]) -> tuple[Image, ...]:
+def _images(output: Mapping[str, Any], *, ended_at: datetime | None) -> tuple[Image, ...]:
     if not output:
         return ()
     several = output.get("image_urls")
@@ -621,7 +622,7 @@ def _images(output: Mapping[str, Any]) -> tuple[Image, ...]:
     found = dict.fromkeys(url.strip() for url in urls if isinstance(url, str) and url.strip())
     if not found and (inline := _text(output.get("image_base64")).strip()):
         found[inline if _media.is_data_uri(inline) else f"data:image/png;base64,{inline}"] = None
-    return tuple(map(Image, found))
+    return tuple(Image(url, ended_at=ended_at) for url in found)
 
 
 def _usage(value: object) -> Usage | None:

@@ -89,9 +89,10 @@ class _Stream:
 
 def _screen() -> _Cell | _Terminal | _Stream:
     """Where progress is to be seen. IPython is used where it runs a notebook, and is not imported for it."""
-    ipython = sys.modules.get("IPython")
+    # Where another thread has only begun to import IPython, there is no `get_ipython` yet, and no notebook either.
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     # The shell of a terminal has no kernel, and would print each update below the last.
-    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+    if get_ipython is not None and hasattr(get_ipython(), "kernel"):
         return _Cell()
     stream: TextIO | None = sys.stderr
     return _Terminal(stream) if stream is not None and stream.isatty() else _Stream(stream)

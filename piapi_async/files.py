@@ -5,15 +5,17 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 import attrs
 
 from piapi_async import _checks, _disk, _media, _pillow, _sidecar, _structure, errors, events
-from piapi_async._arrival import Arrival, shown
+from piapi_async._arrival import Arrival, NotThereYetError, shown
+from piapi_async._clock import Clock
 from piapi_async._http import Transport
 from piapi_async._loop import PerLoop
 from piapi_async._naming import Naming, safe_name
@@ -26,11 +28,21 @@ OUTPUT_MAX = 100 * 2**20
 PIXELS_MAX_OUT = 178_956_970
 """The most pixels that a finished picture may have: where Pillow, too, speaks of a decompression bomb."""
 
+DECODED_MAX_OUT = 256 * 2**20
+"""The most memory that checking one picture by decoding it may take, in bytes: a PNG or JPEG of 67 megapixels, a WebP
+of 16. Flux makes one or two megapixels. Larger ones are checked without being decoded."""
+
 EXAMINERS = 2
-"""Pictures that are decoded at once, to be checked: each may take four bytes of memory a pixel."""
+"""Pictures that are decoded at once, to be checked."""
+
+RETRY_DOWNLOAD = (errors.TransportError, NotThereYetError)
+"""After these a picture is asked for again."""
 
 UNDER_WAY = 64
 """Pictures on their way to disk at once, also while they wait to be tried again: each has a file open."""
+
+
+_clock = Clock()
 
 
 @attrs.frozen(kw_only=True)
@@ -58,11 +70,35 @@ def is_directory(to: str | Path) -> bool:
     return Path(to).is_dir() or str(to).endswith(("/", os.sep))
 
 
+def image_of(value: object, *, name: str) -> Image:
+    """The picture that a user names: an `Image`, or its URL.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(value, str):
+        return Image(value)
+    if not isinstance(value, Image):
+        allowed = "an Image or its URL, such as info.images[0]; session.save(info, directory) brings all of a task's"
+        raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
+    return value
+
+
 def name_of(image: Image) -> str:
     """A name for an image that has none, from its URL, without an ending."""
     if image.is_inline or not _checks.is_http_url(image.url):
         return safe_name(image.url)
     return safe_name(Path(unquote(urlsplit(image.url).path)).stem)
+
+
+class Repeat(Protocol):
+    """`Api.repeat`, for pictures."""
+
+    def __call__(
+        self, act: Callable[[], Awaitable[Findings]], /, *, held_up: Callable[[], float]
+    ) -> Awaitable[Findings]:
+        """Make attempts until one succeeds, or no more are to be made."""
+        ...
 
 
 class Downloads:
@@ -71,7 +107,7 @@ class Downloads:
     Args:
         transport: The way to the result host.
 
-        repeat: Makes attempts until one succeeds, or no more are to be made.
+        repeat: Makes attempts until one succeeds, or no more are to be made; `Api.repeat`, for `RETRY_DOWNLOAD`.
 
         announce: Takes an event for every picture on disk.
     """
@@ -80,7 +116,7 @@ class Downloads:
         self,
         *,
         transport: Transport,
-        repeat: Callable[[Callable[[], Awaitable[Findings]]], Awaitable[Findings]],
+        repeat: Repeat,
         announce: events.Announcer,
     ) -> None:
         self._transport = transport
@@ -88,6 +124,7 @@ class Downloads:
         self._announce = announce
         self._examiners = PerLoop(lambda: asyncio.Semaphore(EXAMINERS))
         self._under_way = PerLoop(lambda: asyncio.Semaphore(UNDER_WAY))
+        self._swept: set[Path] = set()
 
     async def to_memory(self, image: Image) -> Picture:
         """A picture's bytes, whole. The errors are those of `to_file`, but for the disk's."""
@@ -113,7 +150,7 @@ class Downloads:
             OutputError: What came is no picture, broken, too large, or gone.
             TransportError: The way to the result host broke.
         """
-        await asyncio.to_thread(_make, {path.parent})
+        await asyncio.to_thread(self._make, {path.parent}, _clock.now())
         if not (suffix or overwrite):
             _disk.refuse_existing(path)
         return await self._keep(image, path, overwrite=overwrite, suffix=suffix)
@@ -135,7 +172,7 @@ class Downloads:
         """Bring all pictures of a task to disk, all at once; the arguments and errors are those of `Session.save`."""
         asked = await asyncio.to_thread(_sidecar.asked, request) if sidecar and request is not None else None
         paths = [directory / path for path in naming.paths(info, count=len(info.images))]
-        await asyncio.to_thread(_make, {path.parent for path in paths})
+        await asyncio.to_thread(self._make, {path.parent for path in paths}, _clock.now())
         may = {"overwrite": naming.tells_tasks_apart, "suffix": True}
         doing = [self._keep(image, path, **may) for image, path in zip(info.images, paths, strict=True)]
         ends = await asyncio.gather(*doing, return_exceptions=True)
@@ -152,8 +189,15 @@ class Downloads:
                 raise
         return tuple(one.path for one in kept)
 
+    def _make(self, directories: AbstractSet[Path], now: float) -> None:
+        for directory in directories:
+            directory.mkdir(parents=True, exist_ok=True)
+        for directory in directories - self._swept:  # once a session: a directory may hold a hundred thousand pictures
+            self._swept.add(directory)
+            _disk.sweep(directory, now=now)
+
     async def _arrive(self, image: Image, file: BinaryIO) -> Findings:
-        arrival = Arrival(image.url, file, OUTPUT_MAX)
+        arrival = Arrival(image.url, file, OUTPUT_MAX, image.ended_at)
         if image.is_inline:
             await arrival.add(await asyncio.to_thread(_decoded, image.url))
             return await self._examine(arrival)
@@ -170,7 +214,11 @@ class Downloads:
                 await arrival.clear()
                 raise errors.TransportError(f"{error}; it came in pieces that do not fit") from error
 
-        return await self._repeat(attempt)
+        try:
+            # While something comes there is no end: what counts as time is what passes in vain.
+            return await self._repeat(attempt, held_up=lambda: arrival.seconds_moving)
+        except NotThereYetError as error:
+            raise errors.OutputError(str(error), url=image.url) from error
 
     async def _examine(self, arrival: Arrival) -> Findings:
         media_type = arrival.media_type()
@@ -183,11 +231,6 @@ class Downloads:
                 ) from error
 
 
-def _make(directories: Iterable[Path]) -> None:
-    for directory in directories:
-        directory.mkdir(parents=True, exist_ok=True)
-
-
 def _decoded(url: str) -> bytes:
     try:
         return _media.decode_data_uri(url)
@@ -197,11 +240,16 @@ def _decoded(url: str) -> bytes:
 
 def _findings(file: BinaryIO, media_type: str) -> Findings:
     data = _view(file)
-    fault = _structure.fault(data, media_type=media_type, pixels_max=PIXELS_MAX_OUT)
+    fault, size = _structure.fault(data, media_type=media_type), _structure.dimensions(data)
     if fault is not None:
         raise ValueError(fault)
-    _pillow.verify(file, media_type=media_type, pixels_max=PIXELS_MAX_OUT)
-    width, height = _structure.dimensions(data) or (None, None)
+    if size is None and media_type in _structure.MEASURED:
+        raise ValueError("its header is broken")
+    if size is not None and size[0] * size[1] > PIXELS_MAX_OUT:
+        raise ValueError(f"it has {size[0]} x {size[1]} pixels, more than {PIXELS_MAX_OUT}")
+    if media_type != "image/png":  # whose checksums say more than a decoder can
+        _pillow.verify(file, media_type=media_type, at_most=DECODED_MAX_OUT)
+    width, height = size or (None, None)
     digest = hashlib.sha256(data).hexdigest()
     return Findings(media_type=media_type, size=len(data), sha256=digest, width=width, height=height)
 

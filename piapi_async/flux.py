@@ -317,7 +317,7 @@ class Kontext(Reworked):
     The result does not keep the size of the picture.
 
     Args:
-        image: The picture.
+        image: The picture, as in `Img2Img`; also as a string of base64 without a header, as PiAPI documents it here.
 
         width: The result's width in pixels; no default is documented.
 
@@ -338,6 +338,7 @@ class Kontext(Reworked):
 
     task_type = "kontext"
 
+    image: ImageSource = attrs.field(converter=taken, validator=_checks.picture_or_base64, eq=_checks.comparable)
     width: int | None = attrs.field(default=None, validator=SIDE)
     height: int | None = attrs.field(default=None, validator=SIDE)
     seed: int | None = attrs.field(default=None, validator=_checks.optional(_checks.number(integer=True)))

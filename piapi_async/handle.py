@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from piapi_async import _checks, _html, _text, errors, events
+from piapi_async import _checks, _html, _media, _text, errors, events
 from piapi_async._api import Api
 from piapi_async._watch import Poller, is_young, learn, urgency
 from piapi_async.polling import UNSET, Polling, Unset
@@ -291,7 +291,7 @@ def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | No
         TypeError: `timeout` is no number.
         ValueError: `timeout` is negative.
     """
-    limit = polling.timeout if isinstance(timeout, Unset) else timeout
+    limit = polling.timeout if isinstance(timeout, Unset) else _media.python_scalar(timeout)
     allowed = "seconds >= 0, or None for no limit"
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
         raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=limit)

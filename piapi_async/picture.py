@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 
+def _bytes(data: bytes | bytearray | memoryview) -> bytes:
+    return bytes(data) if isinstance(data, bytearray | memoryview) else data
+
+
 def _sniffed(picture: "Picture") -> str:
     data: object = picture.data  # not checked yet
     known = _media.sniff(data[: _media.SNIFF_BYTES]) if isinstance(data, bytes) else None
@@ -32,7 +36,7 @@ class Picture:
         TypeError: A field has the wrong type.
     """
 
-    data: bytes = attrs.field(validator=_checks.instance_of(bytes, allowed="bytes"))
+    data: bytes = attrs.field(converter=_bytes, validator=_checks.instance_of(bytes, allowed="bytes"))
     media_type: str = attrs.field(
         default=attrs.Factory(_sniffed, takes_self=True),
         kw_only=True,
@@ -88,7 +92,7 @@ class Picture:
             ConfigurationError: Pillow is not installed.
             OSError: Pillow cannot read it.
         """
-        return _pillow.open_picture(self.data, what="Picture.to_pil()")
+        return _pillow.open_picture(self.data, media_type=self.media_type, what="Picture.to_pil()")
 
     def _repr_html_(self) -> str:
         return _html.picture(self.data, media_type=self.media_type)

@@ -141,7 +141,7 @@ class Session:
         self._linked = self._uploads.link if _arguments.local_images(local_images) == "upload" else None
         self._downloads = files.Downloads(
             transport=self._transport,
-            repeat=partial(self._api.repeat, on=(errors.TransportError,), action="download"),
+            repeat=partial(self._api.repeat, on=files.RETRY_DOWNLOAD, action="download"),
             announce=self._api.announce,
         )
 
@@ -465,8 +465,9 @@ class Session:
             OSError: The disk refuses.
             OutputError: What came is no picture, broken, too large, or gone: results live three days.
             TransportError: The result host could not be reached, or broke off, after all retries.
+            TypeError: `image` is neither a picture nor a text.
         """
-        image, path = Image(image) if isinstance(image, str) else image, Path(to)
+        image, path = files.image_of(image, name="image"), Path(to)
         into = files.is_directory(to)
         path = path / files.name_of(image) if into else path
         return (await self._downloads.to_file(image, path, overwrite=overwrite, suffix=into)).path
@@ -478,9 +479,9 @@ class Session:
             image: The picture, or its URL.
 
         Raises:
-            OutputError, TransportError: As for `download`.
+            OutputError, TransportError, TypeError: As for `download`.
         """
-        return await self._downloads.to_memory(Image(image) if isinstance(image, str) else image)
+        return await self._downloads.to_memory(files.image_of(image, name="image"))
 
     async def save(
         self,
@@ -516,11 +517,15 @@ class Session:
 
         Raises:
             NoOutputError: The task has no pictures.
+            TypeError: `info` is not a task's, but its handle, say, or one of its pictures; nothing was fetched.
             FileExistsError: A file is there, and `name` is without `{task_id}`.
             ValueError: `name` names something else, or leads out of the directory; nothing was fetched.
             OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
                 the `saved` of those that are a `PiAPIError`, tell what was saved all the same.
         """
+        if not isinstance(info, TaskInfo):
+            allowed = "a TaskInfo, such as `await handle` gives; session.download(image, to) is for one picture"
+            raise _checks.refuse(TypeError, name="info", allowed=allowed, value=info)
         naming = _naming.naming(name)
         if request is not None:
             _arguments.submit(request, webhook=None)

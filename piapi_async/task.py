@@ -104,7 +104,7 @@ class TaskRequest:
 
     def __attrs_post_init__(self) -> None:
         # No converter: with one, type checkers no longer take this for a `Submittable`.
-        object.__setattr__(self, "input", _media.read_files(self.input))
+        object.__setattr__(self, "input", _media.all_as_kept(self.input))
 
     def estimate(self, *, prices: PriceList = PRICES) -> float:
         """What the task is expected to cost, in US dollars, by its model and `batch_size`.
@@ -149,9 +149,13 @@ class Image:
 
     Attributes:
         url: An http(s) URL, or a data URI when the service sent the picture inside its answer.
+
+        ended_at: When its task was over, by the service's clock, or `None`: a picture that is only seconds old may not
+            be everywhere yet, and is waited for.
     """
 
     url: str = attrs.field(repr=_checks.short)
+    ended_at: datetime | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
     @property
     def is_inline(self) -> bool:

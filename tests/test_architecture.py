@@ -20,11 +20,11 @@ ORDER = [
         *("_history", "_ledger_states"),
     ],
     # 0: one value more, and what it takes to decode and to write it
-    ["_structure", "_disk", "_pillow", "picture"],
+    ["_structure", "_owner", "_disk", "_pillow", "picture"],
     # 1: policy
     [
         *("_clock", "_loop", "events", "retry", "_schedule", "_past", "_learning", "polling", "_watch"),
-        *("_pace", "_slots", "_gate", "limits", "_budget", "_owner"),
+        *("_pace", "_slots", "_gate", "limits", "_budget"),
     ],
     # 2: I/O
     [

@@ -98,7 +98,7 @@ def test_without_the_extra(missing: str) -> None:
     """Without click or rich the program says how to get them, and exits with 2."""
     code = f"import sys; sys.modules[{missing!r}] = None; import piapi_async.__main__ as m; m.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    told = "piapi-async needs the command line's packages: pip install 'piapi_async[cli]'\n"
+    told = "piapi-async needs the command line's packages: pip install click rich\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
 
 

@@ -114,7 +114,7 @@ def test_no_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Pillow the demo says how to get it."""
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     result = invoke()
-    told = "error: pictures need Pillow: pip install 'piapi_async[cli,emulator]'\n"
+    told = "error: pictures need Pillow: pip install pillow\n"
     assert (result.exit_code, result.stderr) == (2, told)
 
 

@@ -2,13 +2,21 @@
 
 import base64
 import io
+import math
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
+from pillow_heif import register_heif_opener
 
 from piapi_async import _media
+
+register_heif_opener()
 
 FORMATS = {
     "PNG": ("image/png", ".png"),
@@ -18,6 +26,8 @@ FORMATS = {
     "BMP": ("image/bmp", ".bmp"),
     "TIFF": ("image/tiff", ".tiff"),
     "AVIF": ("image/avif", ".avif"),
+    "HEIF": ("image/heic", ".heic"),
+    "JPEG2000": ("image/jp2", ".jp2"),
 }
 """Pillow's names of the formats, with their media types and endings."""
 
@@ -63,6 +73,13 @@ def test_every_media_type_can_be_recognised() -> None:
         (b"MM*\0", None),
         (b"\0\0\0\nftypavif", "image/avif"),
         (b"\0\0\0\nftypavis", "image/avif"),
+        (b"\0\0\0\nftypmif1\0\0\0\0avif", "image/avif"),
+        (b"\0\0\0\nftypmif1\0\0\0\0mif1miafavif", "image/avif"),
+        (b"\0\0\0\nftypheic", "image/heic"),
+        (b"\0\0\0\nftypmif1\0\0\0\0mif1heic", "image/heic"),
+        (b"\0\0\0\nftypmsf1", "image/heic"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
+        (b"\xff\x4f\xff\x51", "image/jp2"),
         (b"\0\0\0\x20ftypisom", None),
         (b"<html>", None),
         (b" \x89PNG\r\n\x1a\n", None),
@@ -149,3 +166,76 @@ def test_broken_base64_is_refused(content: str) -> None:
 def test_what_is_meant_as_a_data_uri(text: str, *, expected: bool) -> None:
     """The scheme alone, in any case, tells a data URI from a URL."""
     assert _media.is_data_uri(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode(), True),
+        (base64.encodebytes(b"\xff\xd8\xff" + bytes(90)).decode(), True),
+        (base64.b64encode(b"<html>" + bytes(60)).decode(), False),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n").decode(), False),
+        ("/9j/" + "a bear in the snow, " * 9, False),
+        ("https://example.com/a.png", False),
+        ("", False),
+    ],
+)
+def test_what_is_base64_of_a_picture(text: str, *, expected: bool) -> None:
+    """Base64 without a header is known by the picture that it begins with; a text in words never is one."""
+    assert _media.is_picture_base64(text) is expected
+
+
+class Image2(Image.Image):
+    """A class of a user's, made from Pillow's."""
+
+
+class Impostor:
+    """A class that has no more than the name of NumPy's."""
+
+
+Impostor.__name__ = "ndarray"
+
+
+def test_objects_of_other_libraries_are_known_by_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images and arrays are told from all else while another thread has only begun to import what they are of."""
+    import numpy as np
+
+    images, arrays = [Image.new("L", (1, 1)), Image2()], [np.zeros((1, 1), np.uint8), np.ma.MaskedArray([1])]
+    others = ["https://example.com/a.jpg", b"", None, 1, np.int64(1), Impostor()]
+    for module in ("PIL.Image", "numpy"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    for value in images:
+        assert (_media.is_pillow(value), _media.is_array(value)) == (True, False)
+    for value in arrays:
+        assert (_media.is_pillow(value), _media.is_array(value)) == (False, True)
+    for value in others:
+        assert (_media.is_pillow(value), _media.is_array(value)) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda np: np.int64(512), 512),
+        (lambda np: np.uint8(3), 3),
+        (lambda np: np.float32(0.1), 0.1),
+        (lambda np: np.float16(0.3), 0.3),
+        (lambda np: np.float64(0.1) + np.float64(0.2), 0.1 + 0.2),
+        (lambda np: np.longdouble("0.25"), 0.25),
+        (lambda np: np.bool_(1), True),
+        (lambda np: np.str_("a"), "a"),
+        (lambda np: np.float32("nan"), math.nan),
+    ],
+)
+def test_numpy_scalars_become_python_values(make: Callable[[Any], Any], expected: Any) -> None:
+    """A NumPy scalar is the Python value that it means: the shortest decimal, in the precision that it has."""
+    import numpy as np
+
+    value = _media.python_scalar(make(np))
+    assert type(value) is type(expected)
+    assert value == expected or math.isnan(expected)
+
+
+@pytest.mark.parametrize("value", [1, 0.1, True, None, "a", b"a", [1]])
+def test_python_values_stay(value: object) -> None:
+    """What is Python's own is not touched."""
+    assert _media.python_scalar(value) is value

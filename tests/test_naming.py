@@ -167,3 +167,31 @@ def test_what_a_server_chose_is_one_harmless_word(text: str) -> None:
     for field in FIELDS:
         (path,) = Naming("{" + field + "}").paths(task, count=1)
         assert safe_name(path) == path
+
+
+DEVICES = ["CON", "con .txt", "Nul.tar.gz", "COM\u00b9", "lpt\u00b3.x", "CONIN$", "conout$.txt", "aux  ", "PRN."]
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_devices_are_not_made_by_a_server_or_a_template(name: str) -> None:
+    """What Windows takes for a device, with an ending or blanks behind it, is not the name of a file or folder."""
+    assert safe_name(name).startswith("file-")
+    template = name.rstrip(". ")
+    for path in (f"{template}/{{n}}", f"x/{template}"):
+        assert any(part.startswith("file-") for part in Naming(path).paths(info(), count=1)[0].split("/"))
+    assert Naming("{model}").paths(info(model=name), count=1)[0].lower().partition(".")[0] not in ("con", "aux", "nul")
+
+
+@pytest.mark.parametrize("name", ["a.", "a..", "a.png.", "a ", ".", "-."])
+def test_no_name_ends_in_a_dot_or_blank(name: str) -> None:
+    """Windows drops a dot or blank at the end of a name, which then is another's: no file or folder is called so."""
+    for template in ("{task_id}/x", "{task_id}", "{model}/x"):
+        path = Naming(template).paths(info(task_id=name, model=name), count=1)[0]
+        assert not any(part.endswith((".", " ")) for part in path.split("/"))
+    assert safe_name("a.") != safe_name("a")
+
+
+@pytest.mark.parametrize("name", ["CONIN", "com10", "com", "lpt", "a.con", "auxiliary", "a..b", "x" * 100])
+def test_harmless_names_stay(name: str) -> None:
+    """Only the very names of devices, and dots at the end, are special."""
+    assert safe_name(name) == name

@@ -410,3 +410,30 @@ async def test_another_tasks_picture_is_not_replaced(tmp_path: Path) -> None:
         assert first.read_bytes() == JPEG
         (kept,) = await session.save(done(f"{server.url}/a"), tmp_path, name="bear-{task_id}")
         assert (await session.save(done(f"{server.url}/a"), tmp_path, name="bear-{task_id}")) == (kept,)
+
+
+@pytest.mark.parametrize(
+    "call", ["save a handle", "save an image", "save a list", "fetch", "fetch nothing", "download"]
+)
+async def test_what_is_not_meant_is_refused_in_one_sentence(tmp_path: Path, call: str) -> None:
+    """A handle, a task or a picture in the place of another is named, with what is wanted; nothing is asked for."""
+    async with RawServer(task("t-1", "completed")) as server, Session("k", base_url=server.url) as session:
+        handle = session.task("t-1")
+        info = await handle.refresh()
+        (image,) = info.images
+        given: dict[str, tuple[Any, str]] = {
+            "save a handle": (session.save(handle, tmp_path), "info must be a TaskInfo, .*, got <TaskHandle t-1"),  # type: ignore[arg-type]
+            "save an image": (session.save(image, tmp_path), "info must be a TaskInfo, .*, got Image"),  # type: ignore[arg-type]
+            "save a list": (session.save([info], tmp_path), r"info must be a TaskInfo, .*, got \[<TaskInfo"),  # type: ignore[arg-type]
+            "fetch": (session.fetch(info), r"image must be an Image or its URL, such as info.images\[0\]"),  # type: ignore[arg-type]
+            "fetch nothing": (session.fetch(None), "image must be an Image or its URL, .*, got None"),  # type: ignore[arg-type]
+            "download": (session.download(handle, tmp_path), "image must be an Image or its URL, .*, got <TaskHandle"),  # type: ignore[arg-type]
+        }
+        for name, (doing, words) in given.items():
+            if name == call:
+                with pytest.raises(TypeError, match=words):
+                    await doing
+            else:
+                doing.close()
+        assert len(server.received) == 1
+    assert list(tmp_path.iterdir()) == []

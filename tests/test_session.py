@@ -872,7 +872,7 @@ async def test_bad_input_is_refused_before_anything_is_sent() -> None:
     cases: list[tuple[Any, type[Exception]]] = [
         ({"x": float("nan")}, ValueError),
         ({"x": {1}}, TypeError),
-        ({"x": bytearray(b"x")}, TypeError),
+        ({"x": object()}, TypeError),
         ({"x": datetime.now(UTC)}, TypeError),
         ({"x": {(1, 2): 3}}, TypeError),
         ({"x": float("inf"), "y": "z" * 70_000}, ValueError),

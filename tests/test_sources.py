@@ -18,14 +18,27 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
-from raw_server import JPEG, PNG, RawServer, answer, task
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from pillow_heif import register_heif_opener
+from raw_server import PNG, RawServer, answer, task
 
-from piapi_async import ControlNet, FillInpaint, Img2Img, LoRA, Session, TaskRequest, Txt2Img
+from piapi_async import (
+    ControlNet,
+    FillInpaint,
+    Img2Img,
+    Kontext,
+    LoRA,
+    Picture,
+    RetryPolicy,
+    Session,
+    TaskRequest,
+    Txt2Img,
+)
 from piapi_async._content import Base64, as_json
 from piapi_async._fitting import _smaller
 from piapi_async._sources import FILE_MAX
 from piapi_async.errors import ConfigurationError
+from piapi_async.prices import PRICES
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -292,7 +305,7 @@ async def test_picture_on_its_side_is_turned_upright(kind: str, orientation: int
     assert got.getexif().get(0x0112, 1) == 1
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
 async def test_other_formats_become_png(kind: str) -> None:
     """Formats that the service's upload does not take are converted, without loss."""
     data = written(drawing(), kind)
@@ -434,7 +447,7 @@ async def test_decompression_bomb_is_refused(limit: int | None) -> None:
         await posted(bomb(), max_pixels=limit)
 
 
-@pytest.mark.parametrize("data", [PNG[:20], JPEG[:20], b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(24)])
+@pytest.mark.parametrize("data", [b"RIFF\x1c\x00\x00\x00WEBPVP8 " + bytes(24), b"\xff\xd8\xff\xd9"])
 async def test_what_pillow_does_not_know_travels_unless_it_is_to_be_changed(data: bytes) -> None:
     """Pillow is no judge of what the service takes; but what cannot be read cannot be made smaller either."""
     (uri,) = await posted(data)
@@ -443,19 +456,34 @@ async def test_what_pillow_does_not_know_travels_unless_it_is_to_be_changed(data
         await posted(data, max_pixels=100)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
 async def test_broken_picture_that_must_be_converted_is_refused(kind: str) -> None:
     """A file that is cut short is refused in one sentence before anything is paid for."""
     with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
         await posted(written(drawing(), kind)[:40])
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-async def test_picture_cut_short_is_not_scaled(kind: str) -> None:
-    """A file that ends in the midst of its pixels is refused when it has to be scaled."""
-    data = written(drawing(size=(400, 400)), kind)
-    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; "):
-        await posted(data[: len(data) // 2], max_pixels=100)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("limit", [None, 100])
+async def test_half_a_photograph_is_refused_before_it_is_paid_for(
+    tmp_path: Path, kind: str, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that ends amid its pixels is refused, lying or upright, with or without Pillow; nothing is sent."""
+    async with RawServer(task()) as server, Session("k", base_url=server.url, max_pixels=limit) as session:
+        for data in (written(drawing(size=(400, 400)), kind), turned(6, kind)):
+            half = data[: len(data) // 2]
+            path = tmp_path / "half"
+            path.write_bytes(half)
+            uri = f"data:image/x;base64,{base64.b64encode(half).decode()}"
+            for image in (half, path, uri, io.BytesIO(half)):
+                with pytest.raises(
+                    ValueError, match=r"^image .*must be a whole picture, got \d+ bytes of .*: it ends early"
+                ):
+                    await session.submit(Img2Img(prompt="p", image=image))
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        with pytest.raises(ValueError, match="it ends early"):
+            await session.submit(Img2Img(prompt="p", image=half))
+        assert server.received == []
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -487,7 +515,7 @@ async def test_data_uri_is_treated_like_its_bytes() -> None:
 
 async def test_broken_data_uri_of_a_picture_is_refused() -> None:
     """Base64 that is cut short is refused with its field."""
-    with pytest.raises(ValueError, match=r"^image must be a picture's data URI: the base64 of the data URI is broken"):
+    with pytest.raises(ValueError, match=r"^image must be a picture's data URI: its base64 is broken"):
         await posted(f"data:image/png;base64,{base64.b64encode(PNG).decode()[:-2]}")
 
 
@@ -524,14 +552,14 @@ async def test_without_pillow_pictures_travel_as_they_are() -> None:
 @pytest.mark.parametrize("make", [lambda: b"GIF89a" + bytes(9), lambda: b"II*\0", lambda: np.zeros((2, 2), np.uint8)])
 async def test_without_pillow_what_needs_it_is_refused(make: Callable[[], Any]) -> None:
     """Other formats, and arrays, are refused in one sentence that says what to install; nothing is sent."""
-    with pytest.raises(ConfigurationError, match=r"^image .* needs Pillow: pip install 'piapi_async\[images\]'$"):
+    with pytest.raises(ConfigurationError, match=r"^image .* needs Pillow: pip install pillow$"):
         await posted(make())
 
 
 @pytest.mark.usefixtures("no_pillow")
 def test_without_pillow_nothing_can_be_scaled() -> None:
     """`max_pixels` is refused when the session is made."""
-    with pytest.raises(ConfigurationError, match=r"^max_pixels needs Pillow: pip install 'piapi_async\[images\]'$"):
+    with pytest.raises(ConfigurationError, match=r"^max_pixels needs Pillow: pip install pillow$"):
         Session("k", max_pixels=100)
 
 
@@ -623,3 +651,223 @@ async def test_whole_numbers_of_a_byte_keep_their_brightness() -> None:
     assert opened(await sent(image.convert("I"))).tobytes() == image.tobytes()
     with pytest.raises(ValueError, match="floating-point numbers; convert it first"):
         await sent(image.convert("F"))
+
+
+# Photographs as phones and others make them.
+
+EVERY_LOSSY = ["HEIF", "AVIF", "JPEG2000", "WEBP", "MPO", "TIFF"]
+
+
+def photograph(kind: str, *, size: tuple[int, int] = (1200, 900), **options: Any) -> bytes:
+    """A photograph: soft shapes, some noise, and compressed with loss."""
+    register_heif_opener()
+    image = Image.radial_gradient("L").resize(size)
+    image = Image.merge(
+        "RGB", (image, image.transpose(Image.Transpose.ROTATE_180), Image.linear_gradient("L").resize(size))
+    )
+    image = Image.blend(image, Image.effect_noise(size, 30).convert("RGB"), 0.15)
+    own: dict[str, dict[str, Any]] = {
+        "TIFF": {"compression": "jpeg"},
+        "JPEG2000": {"quality_layers": [20]},
+        "HEIF": {"quality": 50},
+    }
+    how = own.get(kind, {"quality": 75})
+    return written(image, kind, **how, **options)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "JPEG2000", "TIFF"])
+async def test_lossy_photograph_becomes_a_jpeg(tmp_path: Path, kind: str) -> None:
+    """A photograph in a format that is not taken is sent as a JPEG that looks the same, and not many times its size."""
+    data = photograph(kind)
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    for image in (data, path, f"data:image/x;base64,{base64.b64encode(data).decode()}"):
+        got = opened(await sent(image))
+        assert got.format == "JPEG"
+        assert closeness(got, opened(data)) < 3
+    assert len(await sent(data)) < 2 * len(data)
+    assert len(written(opened(data))) > 4 * len(data)  # as a PNG
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "MPO", "AVIF"])
+async def test_photograph_on_its_side_keeps_its_size(kind: str) -> None:
+    """A photograph that is only turned stays lossy, upright, and about as large as it was."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    data = photograph(kind, exif=exif)
+    got = await sent(data)
+    assert opened(got).format == ("WEBP" if kind == "WEBP" else "JPEG")
+    assert opened(got).size == (900, 1200)
+    assert closeness(opened(got), ImageOps.exif_transpose(opened(data))) < 3
+    assert len(got) < (1.2 if kind in ("JPEG", "MPO") else 2) * len(data)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+async def test_transparent_photograph_becomes_a_webp(kind: str) -> None:
+    """Where a lossy photograph is transparent, it becomes a lossy WebP, which can be that."""
+    image = opened(photograph("JPEG")).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    data = written(image, kind, quality=75)
+    got = opened(await sent(data, max_pixels=300 * 400))
+    assert (got.format, got.mode) == ("WEBP", "RGBA")
+    assert len(await sent(data, max_pixels=300 * 400)) < len(data)
+
+
+async def test_progressive_and_grey_jpeg_are_turned() -> None:
+    """A progressive JPEG, one that is grey, and one of the finest sampling are turned without becoming larger."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    grey = written(opened(photograph("JPEG")).convert("L"), "JPEG", exif=exif)
+    for data in (grey, photograph("JPEG", progressive=True, exif=exif), photograph("JPEG", subsampling=0, exif=exif)):
+        got = await sent(data)
+        assert opened(got).mode == opened(data).mode
+        assert closeness(opened(got), ImageOps.exif_transpose(opened(data))) < 3
+        assert len(got) < 1.25 * len(data)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "TGA", "PPM"])
+async def test_what_pillow_opens_is_sent(tmp_path: Path, kind: str) -> None:
+    """A file of a format that is not known here is left to Pillow, and sent as a PNG, to the pixel."""
+    image = drawing("RGBA" if kind == "ICO" else "RGB", size=(32, 32))
+    path = tmp_path / "picture"
+    path.write_bytes(written(image, kind))
+    got = opened(await sent(path))
+    assert got.format == "PNG"
+    assert got.tobytes() == image.tobytes()
+
+
+async def test_programs_are_not_run(tmp_path: Path) -> None:
+    """An EPS is a program, which Pillow would let another one run: it is not a picture here."""
+    path = tmp_path / "a.eps"
+    path.write_bytes(written(drawing(), "EPS"))
+    with pytest.raises(ValueError, match=r"must be a picture \(PNG, .*, got b'%!PS-Adobe"):
+        await posted(path)
+
+
+async def test_without_pillow_heif_a_photograph_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An iPhone's photograph needs one package more, which is named, with a command that works, where it is missing."""
+    data = photograph("HEIF")
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    words = r"^image of type image/heic needs pillow-heif: pip install pillow-heif$"
+    with pytest.raises(ConfigurationError, match=words):
+        await posted(data)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ConfigurationError, match=words):
+        await posted(data)
+    monkeypatch.undo()
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    assert opened(await sent(data)).format == "JPEG"
+
+
+async def test_large_text_in_a_png_does_not_keep_it_from_being_scaled() -> None:
+    """A PNG with a workflow of megabytes, which Pillow refuses to open, is sent as it is, or scaled without it."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 2_000_000, zip=True)
+    data = written(drawing(), pnginfo=texts)
+    with pytest.raises(ValueError, match="Decompressed data too large"):
+        opened(data)
+    assert await posted(data) == [f"data:image/png;base64,{base64.b64encode(data).decode()}"]
+    assert opened(await sent(data, max_pixels=24 * 16)).size == (24, 16)
+
+
+def flat_webp(width: int, height: int) -> bytes:
+    """A lossless WebP of one colour: a few bytes, of any size."""
+    small = written(Image.new("RGB", (1, 1)), "WEBP", lossless=True)
+    start = small.index(b"VP8L") + 9
+    bits = int.from_bytes(small[start : start + 4], "little") >> 28 << 28 | (height - 1) << 14 | (width - 1)
+    return small[:start] + bits.to_bytes(4, "little") + small[start + 4 :]
+
+
+@pytest.mark.parametrize("as_image", [False, True])
+async def test_picture_that_takes_too_much_memory_is_refused(*, as_image: bool) -> None:
+    """A WebP of a few bytes whose decoding would take gigabytes is refused by its header, and not decoded."""
+    data = flat_webp(10_000, 8000)
+    assert len(data) < 100
+    source = opened(data) if as_image else data
+    with pytest.raises(ValueError, match=r"decoding it would take 1220 MiB of memory, more than 1024$"):
+        await posted(source, max_pixels=100)
+
+
+async def test_large_jpeg_is_scaled_while_it_is_decoded() -> None:
+    """A JPEG is decoded with no more detail than its scaled size needs, and looks the same."""
+    data = photograph("JPEG", size=(3000, 2000))
+    got = opened(await sent(data, max_pixels=150 * 100))
+    assert got.size == (150, 100)
+    assert closeness(got, opened(data).resize((150, 100), Image.Resampling.LANCZOS)) < 4
+
+
+# What else is taken for a picture, or a number.
+
+
+@pytest.mark.parametrize("make", [bytearray, memoryview, lambda data: memoryview(bytearray(data + b"x"))[:-1]])
+async def test_bytes_in_other_clothes_are_bytes(make: Callable[[bytes], Any]) -> None:
+    """`bytearray` and `memoryview` are taken as the bytes that they hold when the request is made."""
+    source = make(PNG)
+    request = Img2Img(prompt="p", image=source)
+    assert request.image == PNG
+    assert TaskRequest(model="m", task_type="t", input={"a": [{"b": source}]}).input == {"a": [{"b": PNG}]}
+    assert Picture(source).data == PNG
+    with pytest.raises(ValueError, match=r"^image must be the bytes of a picture"):
+        Img2Img(prompt="p", image=make(b"<html>"))
+
+
+async def test_numpy_scalars_travel_as_numbers() -> None:
+    """NumPy's numbers are sent as JSON numbers, in typed and plain requests, and are the limits of a session too."""
+    typed = Kontext(prompt="p", image="https://example.com/a.jpg", width=np.int64(512), seed=np.int32(-1))
+    plain = {"a": [np.float32(0.1), {"b": np.bool_(1)}], "n": np.uint8(7)}
+    options: dict[str, Any] = {
+        "max_image_bytes": np.int64(1000),
+        "max_pixels": np.int64(1000),
+        "max_spend_usd": np.float32(0.5),
+        "prices": PRICES.override({"m": np.float32(0.01)}),
+        "retry": RetryPolicy(attempts=np.int64(2), timeout=np.float32(3)),  # type: ignore[arg-type]
+    }
+    async with RawServer(task()) as server, Session("k", base_url=server.url, **options) as session:
+        for request in (typed, TaskRequest(model="m", task_type="t", input=plain)):
+            await session.submit(request)
+        (first, second) = (received.body for received in server.received)
+    assert b'"width": 512, "seed": -1' in first
+    assert json.loads(second)["input"] == {"a": [0.1, {"b": True}], "n": 7}
+    assert b"[0.1," in second
+
+
+@pytest.mark.parametrize("upload", [False, True])
+async def test_kontext_takes_bare_base64(*, upload: bool) -> None:
+    """For `kontext` base64 without a header is taken, as documented: it travels so, unless it has to be changed."""
+    link = answer({"code": 200, "data": {"url": "https://storage.example.com/a.png"}})
+    upright = written(drawing(size=(200, 100)))
+    async with RawServer(*([link] * upload), task()) as server:
+        async with Session("k", base_url=server.url, local_images="upload" if upload else "data-uri") as session:
+            await session.submit(Kontext(prompt="p", image=base64.encodebytes(upright).decode()))
+        image = json.loads(server.received[-1].body)["input"]["image"]
+    assert image == ("https://storage.example.com/a.png" if upload else base64.b64encode(upright).decode())
+
+
+async def test_bare_base64_is_made_fit_like_any_picture() -> None:
+    """Base64 without a header is turned, and refused where it is broken or half a picture."""
+    (text,) = await posted(base64.b64encode(turned(6, "JPEG")).decode())
+    assert opened(base64.b64decode(text, validate=True)).size == (32, 48)
+    whole = base64.b64encode(written(drawing(size=(200, 100)))).decode()
+    with pytest.raises(ValueError, match="it ends early"):
+        await posted(whole[:400])
+    with pytest.raises(ValueError, match="its base64 is broken"):
+        await posted(whole[:401])
+
+
+@pytest.mark.parametrize("text", ["a bear", "iVBORw0KGgo=", base64.b64encode(b"x" * 99).decode(), "photo.jpg"])
+def test_other_texts_are_not_pictures_for_kontext(text: str) -> None:
+    """Only base64 that begins as a picture does is taken for one, and for `kontext` alone."""
+    with pytest.raises(ValueError, match=r"^image must be an http\(s\) URL"):
+        Kontext(prompt="p", image=text)
+    with pytest.raises(ValueError, match=r"^image must be an http\(s\) URL"):
+        Img2Img(prompt="p", image=base64.b64encode(written(drawing())).decode())
+
+
+async def test_broken_jpeg_2000_is_refused() -> None:
+    """A file whose own lengths are wrong, which Pillow says in a way of its own, is refused in the same sentence."""
+    data = written(drawing(size=(64, 64)), "JPEG2000")
+    start = data.index(b"\xff\x4f\xff\x51") + 4
+    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
+        await posted(data[:start] + bytes(40))

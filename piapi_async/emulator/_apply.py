@@ -45,8 +45,13 @@ async def send(answer: Answer, *, request: web.Request, fault: Fault | None, clo
     """Send an answer, or what a fault leaves of it."""
     spoiler = _SPOILERS.get(fault.name) if fault else None
     if fault is None or spoiler is None:
-        return _whole(answer)
-    return await spoiler(_Exchange(request, answer, fault.options, clock))
+        response: web.StreamResponse = _whole(answer)
+    else:
+        response = await spoiler(_Exchange(request, answer, fault.options, clock))
+    if not response.prepared:
+        # By the clock that stamps the tasks, also where time jumps: clients compare the two.
+        response.headers.setdefault("Date", email.utils.formatdate(clock.now(), usegmt=True))
+    return response
 
 
 def sent_status(answer: Answer, *, fault: Fault | None) -> int | None:
@@ -87,8 +92,7 @@ async def _too_many(exchange: _Exchange) -> web.Response:
     if retry_after == "date":
         then = exchange.clock.now() + exchange.options["seconds"]
         retry_after = email.utils.formatdate(then, usegmt=True)
-    # The date counts from the server's own, which must be of the same clock, also where time jumps.
-    headers = {"Date": email.utils.formatdate(exchange.clock.now(), usegmt=True)}
+    headers = {}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     body = envelope(None, message="rate limit exceeded", code=429)

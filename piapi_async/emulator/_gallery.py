@@ -88,6 +88,6 @@ def _drawn(what: str, subject: Order | str, **given: Any) -> bytes | None:
         # Here, and not above, so that an emulator without Pillow does everything but draw.
         pictures = importlib.import_module("piapi_async.emulator._pictures")
     except ImportError:
-        raise Refusal(501, "pictures need Pillow: pip install 'piapi_async[emulator]'") from None
+        raise Refusal(501, "pictures need Pillow: pip install pillow") from None
     png: bytes | None = getattr(pictures, what)(subject, **given)
     return png

@@ -215,7 +215,7 @@ async def test_without_pillow_everything_works_but_pictures(api: Api, monkeypatc
     monkeypatch.setitem(sys.modules, "PIL", None)
     link = (await api.finished())["output"]["image_url"]
     reply = await api.send("GET", link)
-    assert (reply.status, reply.json["message"]) == (501, "pictures need Pillow: pip install 'piapi_async[emulator]'")
+    assert (reply.status, reply.json["message"]) == (501, "pictures need Pillow: pip install pillow")
 
 
 def test_importing_the_emulator_does_not_import_pillow() -> None:
