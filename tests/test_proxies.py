@@ -263,3 +263,13 @@ def test_a_proxy_that_refuses_is_a_connection_that_did_not_come_about(certificat
     assert "407" in told
     assert "nothing was sent" in told
     assert "hush" not in told
+
+
+async def test_a_tunnel_that_is_refused_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is asked for a way to the service, and for nothing else."""
+    async with RawServer(answer(status=502)) as server:
+        monkeypatch.setenv("HTTPS_PROXY", proxy_of(server, user="me:hush"))
+        async with Session("k", base_url="https://api.internal.invalid", retry=ONCE) as session:
+            with pytest.raises(ConnectError, match="502"):
+                await session.submit(BEAR)
+        assert [received.line for received in server.received] == ["CONNECT api.internal.invalid:443"]
