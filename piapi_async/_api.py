@@ -14,7 +14,7 @@ import attrs
 from piapi_async import _calls, _wire, errors, events
 from piapi_async._budget import Budget, Reservation
 from piapi_async._clock import Clock
-from piapi_async._closing import SETTLE, UnderWay
+from piapi_async._closing import NOTED, SETTLE, UnderWay
 from piapi_async._content import Content
 from piapi_async._gate import Permit
 from piapi_async._history import NOTHING_NEW, HistoryPage, decode_history, history_call, same
@@ -388,7 +388,7 @@ class Api:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
         deadline = self.clock.monotonic() + SETTLE
         posting.cancel()  # at once, unless its body is being sent
-        await outlast(posting, seconds=SETTLE)
+        await outlast(posting, seconds=SETTLE + NOTED)
         error = _failure(posting)
         if error is None:
             self.announce(events.Submitted(info=posting.result()))

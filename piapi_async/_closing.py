@@ -18,7 +18,8 @@ SETTLE = 10.0
 """Seconds that a submit or wait that is cancelled, or whose session is closed, may still take to learn, or to cancel,
 what was paid for."""
 
-_ANSWER = SETTLE - 2 * READ_FIRST  # of those, for the answer; the rest is for reading and noting what became of it
+NOTED = 1.0
+"""Seconds beyond those for noting what became of a submit whose time was up; what hangs then is broken off."""
 
 
 class Abandon(Protocol):
@@ -49,7 +50,7 @@ class UnderWay:
         """
         if self._is_closed:
             raise _closed()
-        post = Lasting(self._until_closed(act, body=body), holds=lambda: not body.stop(), seconds=_ANSWER)
+        post = Lasting(self._until_closed(act, body=body), holds=lambda: not body.stop(), seconds=SETTLE - READ_FIRST)
         posts = self._posts.get()
         posts.add(post)
         post.add_done_callback(posts.discard)
@@ -92,13 +93,13 @@ class UnderWay:
         begun = [post for post in posts if not post.cancel()]
 
         async def settled(post: Lasting[TaskInfo]) -> None:
-            await outlast(post, seconds=deadline - loop.time())
+            await outlast(post, seconds=deadline + NOTED - loop.time())
             if post.done() and not post.cancelled() and post.exception() is None:
                 await abandon(post.result().task_id, seconds=deadline - loop.time())
 
         doing: list[Awaitable[object]] = [*map(settled, begun), *ends]
         if doing:
-            await asyncio.wait(map(asyncio.ensure_future, doing), timeout=SETTLE + 1.0)
+            await asyncio.wait(map(asyncio.ensure_future, doing), timeout=SETTLE + 2 * NOTED)
 
 
 class Waiting:
