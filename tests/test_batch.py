@@ -676,7 +676,7 @@ async def test_a_limit_needs_a_price(db: Path, is_noted: bool) -> None:
 
 
 async def test_a_wait_that_fails_is_gone_on_with(db: Path) -> None:
-    """A job whose polls failed for all of its time is an outcome now, and in the next run a task to poll, not to pay."""
+    """A job whose polls failed all the time is an outcome now, and in the next run a task to poll, not to pay for."""
     impatient = Polling(wait=QUICK.wait, timeout=5)
     async with short() as emulator, session_on(emulator, polling=impatient) as session:
         with emulator.faults.always("get", "503"):
