@@ -676,12 +676,12 @@ async def test_a_limit_needs_a_price(db: Path, is_noted: bool) -> None:
 
 
 async def test_a_wait_that_fails_is_gone_on_with(db: Path) -> None:
-    """A job whose looks failed is an outcome now, and in the next run a task to look at, not to pay for."""
-    impatient = Polling(wait=QUICK.wait, max_errors=2)
+    """A job whose polls failed all the time is an outcome now, and in the next run a task to poll, not to pay for."""
+    impatient = Polling(wait=QUICK.wait, timeout=5)
     async with short() as emulator, session_on(emulator, polling=impatient) as session:
         with emulator.faults.always("get", "503"):
             first = await Batch(session, ledger=db).gather(bears(1))
-        assert errors_of(first) == [errors.ServerError]
+        assert errors_of(first) == [errors.WaitTimeoutError]
         assert errors_of(await Batch(session, ledger=db).gather(bears(1))) == [None]
         emulator.check.exactly(1, "create")
 

@@ -5,7 +5,6 @@
 
 import asyncio
 import os
-import re
 from collections import Counter
 from typing import Any
 
@@ -20,7 +19,6 @@ from piapi_async.task import TaskInfo
 from piapi_async.testing import EventLog
 
 SEEDS = range(int(os.environ.get("CHAOS_SEEDS", "1")))
-_GOES_ON = re.compile(r"^task (\S+) may go on", flags=re.MULTILINE)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,9 +47,8 @@ def sorted_out(outcome: TaskInfo | PiAPIError) -> tuple[str, str]:
         return "failed", outcome.info.task_id
     if isinstance(outcome, SubmissionInDoubtError):
         return "in doubt", ""
-    note = _GOES_ON.search("\n".join(getattr(outcome, "__notes__", [])))
-    if note:
-        return "unseen", note[1]
+    if outcome.task_id is not None:
+        return "unseen", outcome.task_id
     assert outcome.safe_to_resubmit, outcome
     return "refused", ""
 
@@ -111,11 +108,11 @@ async def test_nothing_is_lost_and_nothing_twice_in_chaos(seed: int) -> None:
 
 
 async def test_a_wait_that_gives_up_in_chaos_names_its_task() -> None:
-    """When most looks fail, waits end early; their errors still tell which task was paid for."""
+    """When most polls fail and time is short, waits end early; their errors still tell which task was paid for."""
     async with Emulator(chaos=0.2, concurrency=100) as emulator:
         with emulator.faults.often("get", "503", probability=0.7):
-            tally = await storm(emulator, runs=100, polling=Polling(max_errors=3))
+            tally = await storm(emulator, runs=100, polling=Polling(timeout=10))
         await asyncio.sleep(3600)
-    assert len(tally.unseen) > 20
+    assert len(tally.unseen) > 15
     assert len(tally.completed) > 5
     assert_all_accounted_for(emulator, tally)

@@ -332,10 +332,10 @@ class TestTask:
         assert (told["task_id"], told["files"], len(told["images"])) == (task_id, None, 1)
 
     def test_wait_times_out(self, ground: Ground) -> None:
-        """At the time limit the line says which command goes on watching."""
+        """At the time limit the line says which command resumes the wait."""
         task_id = ground.pending()
         result = ground("task", "wait", task_id, "--timeout", "1")
-        told = f"error: task {task_id} still processing after 1 s; 'piapi-async task wait {task_id}' goes on watching"
+        told = f"error: task {task_id} still processing after 1 s; resume with 'piapi-async task wait {task_id}'"
         assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, told)
 
     def test_cancel(self, ground: Ground) -> None:
