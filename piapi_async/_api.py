@@ -394,6 +394,8 @@ class Api:
             self.announce(events.Submitted(info=posting.result()))
             await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
         elif Verdict.of(error, body=body) is Verdict.IN_DOUBT:
+            if isinstance(error, errors.RequestTimeoutError) and not error.status:
+                error = asyncio.CancelledError()  # the time was up since the cancel had cut it short
             self._doubt(error, submission=submission, since=since)
 
     def _doubt(self, error: BaseException, *, submission: Submission, since: float) -> errors.SubmissionInDoubtError:

@@ -189,24 +189,25 @@ class TaskHandle:
             seen_at=self._seen_at,
             submitted_at=self._submitted_at,
         )
-        self._waiters += 1
-        self._api.governor.watch(self._task_id, by=1)
-        try:
-            with self._api.under_way.waiting(self._task_id):
+        # Closing the session ends the wait as a cancel does; only then it becomes an error that says so.
+        with self._api.under_way.waiting(self._task_id):
+            self._waiters += 1
+            self._api.governor.watch(self._task_id, by=1)
+            try:
                 info = await poller.run()
-        except asyncio.CancelledError:
-            if self._waiters == 1:
-                await self._api.abandon(self._task_id)
-            raise
-        except Exception as error:
-            self._mark(error)
-            if self._may_live(error):
-                error.add_note(f"task {self._task_id} may go on and be billed; {self._resume}")
-                self._api.announce(events.Detached(task_id=self._task_id))
-            raise
-        finally:
-            self._waiters -= 1
-            self._api.governor.watch(self._task_id, by=-1)
+            except asyncio.CancelledError:
+                if self._waiters == 1:
+                    await self._api.abandon(self._task_id)
+                raise
+            except Exception as error:
+                self._mark(error)
+                if self._may_live(error):
+                    error.add_note(f"task {self._task_id} may go on and be billed; {self._resume}")
+                    self._api.announce(events.Detached(task_id=self._task_id))
+                raise
+            finally:
+                self._waiters -= 1
+                self._api.governor.watch(self._task_id, by=-1)
         if info is not None:
             return info
         if self._info is not None and self._info.is_terminal:
