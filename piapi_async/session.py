@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import AsyncIterator, Iterable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import aiohttp
 
-from piapi_async import _arguments, _checks, _naming, _sources, errors, events, files
+from piapi_async import _arguments, _checks, _sources, errors, events
 from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
 from piapi_async._clock import Clock
@@ -20,11 +20,14 @@ from piapi_async.account import Account
 from piapi_async.flux import ImageSource
 from piapi_async.handle import TaskHandle, wait_limit
 from piapi_async.limits import Governor
-from piapi_async.picture import Picture
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 from piapi_async.retry import RetryPolicy
 from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
+
+if TYPE_CHECKING:
+    from piapi_async.files import Downloads
+    from piapi_async.picture import Picture
 
 NO_JOURNAL = Journal()
 
@@ -127,7 +130,13 @@ class Session:
         self._rules = _arguments.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
         self._uploads = Uploads(self._api, rules=self._rules)
         self._linked = self._uploads.link if _arguments.local_images(local_images) == "upload" else None
-        self._downloads = files.Downloads(
+
+    @cached_property
+    def _downloads(self) -> "Downloads":
+        # Imported late, as everything about files is: a seventh of the import, for those who save pictures alone.
+        from piapi_async.files import Downloads  # noqa: PLC0415
+
+        return Downloads(
             transport=self._transport,
             repeat=partial(self._api.repeat, on=(errors.TransportError,), action="download"),
             announce=self._api.announce,
@@ -315,12 +324,14 @@ class Session:
             OutputError: What came is no picture, broken, too large, or gone: results live three days.
             TransportError: The result host could not be reached, or broke off, after all retries.
         """
+        from piapi_async import files  # noqa: PLC0415 - see `_downloads`
+
         image, path = Image(image) if isinstance(image, str) else image, Path(to)
         into = files.is_directory(to)
         path = path / files.name_of(image) if into else path
         return (await self._downloads.to_file(image, path, overwrite=overwrite, suffix=into)).path
 
-    async def fetch(self, image: Image | str) -> Picture:
+    async def fetch(self, image: Image | str) -> "Picture":
         """Bring one finished picture into memory, whole. The API key is not sent along.
 
         Args:
@@ -370,7 +381,9 @@ class Session:
             OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
                 the `saved` of those that are a `PiAPIError`, tell what was saved all the same.
         """
-        naming = _naming.naming(name)
+        from piapi_async._naming import naming as parse_name  # noqa: PLC0415 - see `_downloads`
+
+        naming = parse_name(name)
         if request is not None:
             _arguments.submit(request, webhook=None)
         if not info.images:
