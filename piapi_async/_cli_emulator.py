@@ -34,7 +34,10 @@ def duration(value: str) -> "Duration":
     from piapi_async.emulator.durations import Constant, Uniform  # noqa: PLC0415 - brings the web server
 
     low, colon, high = value.partition(":")
-    return Uniform(types.seconds(low), types.seconds(high)) if colon else Constant(types.seconds(low))
+    try:
+        return Uniform(types.seconds(low), types.seconds(high)) if colon else Constant(types.seconds(low))
+    except ValueError as error:  # of which click 8.2 shows nothing
+        raise click.BadParameter(str(error)) from None
 
 
 _DURATION = {"type": duration, "metavar": "SECONDS|LOW:HIGH"}

@@ -35,10 +35,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pytest
 
-from piapi_async.session import Session
-
 if TYPE_CHECKING:
     from piapi_async.emulator import Emulator
+    from piapi_async.session import Session
     from piapi_async.testing import VirtualTimeLoop
 
 _Scope = Literal["function", "class", "module", "package", "session"]
@@ -114,8 +113,10 @@ def piapi_emulator(request: pytest.FixtureRequest) -> Iterator["Emulator"]:
 
 
 @pytest.fixture
-def piapi_session(piapi_emulator: "Emulator", request: pytest.FixtureRequest) -> Session:
+def piapi_session(piapi_emulator: "Emulator", request: pytest.FixtureRequest) -> "Session":
     """A `piapi_async.Session` on the test's emulator."""
+    from piapi_async.session import Session  # noqa: PLC0415 - pytest loads the plugin in every project
+
     session = Session(piapi_emulator.api_key, base_url=piapi_emulator.url)
     request.node.stash[_at_the_end].push_async_callback(session.aclose)
     return session

@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import AsyncIterator, Collection, Iterable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import aiohttp
 
-from piapi_async import _arguments, _candidates, _checks, _naming, _sources, _text, errors, events, files
+from piapi_async import _arguments, _candidates, _checks, _sources, _text, errors, events
 from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
 from piapi_async._canonical import content_of
@@ -20,11 +20,14 @@ from piapi_async.account import Account
 from piapi_async.flux import ImageSource
 from piapi_async.handle import TaskHandle, wait_limit
 from piapi_async.limits import Governor
-from piapi_async.picture import Picture
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 from piapi_async.retry import RetryPolicy
 from piapi_async.task import Image, Submittable, TaskInfo, WebhookConfig
+
+if TYPE_CHECKING:
+    from piapi_async.files import Downloads
+    from piapi_async.picture import Picture
 
 NO_JOURNAL = Journal()
 
@@ -139,7 +142,13 @@ class Session:
         self._rules = _arguments.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
         self._uploads = Uploads(self._api, rules=self._rules)
         self._linked = self._uploads.link if _arguments.local_images(local_images) == "upload" else None
-        self._downloads = files.Downloads(
+
+    @cached_property
+    def _downloads(self) -> "Downloads":
+        # Imported late, as everything about files is: a seventh of the import, for those who save pictures alone.
+        from piapi_async import files  # noqa: PLC0415
+
+        return files.Downloads(
             transport=self._transport,
             repeat=partial(self._api.repeat, on=files.RETRY_DOWNLOAD, action="download"),
             announce=self._api.announce,
@@ -467,12 +476,14 @@ class Session:
             TransportError: The result host could not be reached, or broke off, after all retries.
             TypeError: `image` is neither a picture nor a text.
         """
+        from piapi_async import files  # noqa: PLC0415 - see `_downloads`
+
         image, path = files.image_of(image, name="image"), Path(to)
         into = files.is_directory(to)
         path = path / files.name_of(image) if into else path
         return (await self._downloads.to_file(image, path, overwrite=overwrite, suffix=into)).path
 
-    async def fetch(self, image: Image | str) -> Picture:
+    async def fetch(self, image: Image | str) -> "Picture":
         """Bring one finished picture into memory, whole. The API key is not sent along.
 
         Args:
@@ -481,6 +492,8 @@ class Session:
         Raises:
             OutputError, TransportError, TypeError: As for `download`.
         """
+        from piapi_async import files  # noqa: PLC0415 - see `_downloads`
+
         return await self._downloads.to_memory(files.image_of(image, name="image"))
 
     async def save(
@@ -523,10 +536,12 @@ class Session:
             OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
                 the `saved` of those that are a `PiAPIError`, tell what was saved all the same.
         """
+        from piapi_async._naming import naming as parse_name  # noqa: PLC0415 - see `_downloads`
+
         if not isinstance(info, TaskInfo):
             allowed = "a TaskInfo, such as `await handle` gives; session.download(image, to) is for one picture"
             raise _checks.refuse(TypeError, name="info", allowed=allowed, value=info)
-        naming = _naming.naming(name)
+        naming = parse_name(name)
         if request is not None:
             _arguments.submit(request, webhook=None)
         if not info.images:

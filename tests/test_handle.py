@@ -588,9 +588,8 @@ async def test_closed_session_is_told_of_a_task_that_was_never_seen() -> None:
     async with RawServer(task("t-1")) as server:
         async with Session("k", base_url=server.url) as session:
             handle = session.task("t-1")
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(ConfigurationError, match="task t-1 may go on"):
             await handle
-    assert len(caught.value.__notes__) == 1
 
 
 class _BrokenGovernor(Governor):

@@ -1,5 +1,7 @@
 """What `import piapi_async` does, and what it leaves alone; each in an interpreter of its own."""
 
+import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -10,10 +12,11 @@ import pytest
 import piapi_async
 
 HEAVY = (
-    *("aiohttp.web", "click", "rich", "PIL", "sqlite3", "argparse"),
+    *("aiohttp.web", "click", "rich", "PIL", "sqlite3", "argparse", "mmap", "importlib.metadata"),
     *("piapi_async.emulator", "piapi_async.testing", "piapi_async.batch", "piapi_async.ledger"),
+    *("piapi_async.files", "piapi_async.picture"),
 )
-"""Modules that an import of the root must not bring along."""
+"""Modules that neither an import of the root nor a first session may bring along."""
 
 
 def run(code: str, *options: str) -> str:
@@ -25,8 +28,41 @@ def run(code: str, *options: str) -> str:
 
 def test_importing_is_silent_and_light() -> None:
     """With every warning an error the import prints nothing, and loads nothing that most users do not need."""
-    code = f"import sys, piapi_async; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    code = f"import sys, piapi_async as p; p.Session('k'), p.Img2Img; print(sorted(set({HEAVY}) & set(sys.modules)))"
     assert run(code, "-W", "error") == "[]\n"
+
+
+@pytest.mark.parametrize("module", ["piapi_async", "piapi_async.errors", "piapi_async.pytest_plugin"])
+def test_importing_loads_what_is_used(module: str) -> None:
+    """The root, its errors, and the plugin that pytest loads in every project import nothing of aiohttp."""
+    assert run(f"import sys, {module}; print([name for name in sys.modules if name == 'aiohttp'])") == "[]\n"
+
+
+def test_names_are_imported_once() -> None:
+    """The root keeps a name once it was used, and imports it no second time."""
+    code = "import piapi_async as p; p.LoRA, p.__version__; print('LoRA' in vars(p), '__version__' in vars(p))"
+    assert run(code) == "True True\n"
+
+
+@pytest.mark.parametrize("name", ["account", "errors", "events", "files", "flux", "handle", "limits", "picture"])
+def test_modules_are_attributes_of_the_root(name: str) -> None:
+    """The modules that define the root's names can be reached through the root, without an import of their own."""
+    assert run(f"import piapi_async; print(piapi_async.{name}.__name__)") == f"piapi_async.{name}\n"
+
+
+def test_star_import() -> None:
+    """`from piapi_async import *` binds all public names and nothing else."""
+    code = "from piapi_async import *; print(*sorted(name for name in dir() if name[0] != '_'))"
+    assert run(code).split() == sorted(piapi_async.__all__)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """What the root imports for type checkers is what it imports on first use."""
+    block = next(node for node in ast.parse(inspect.getsource(piapi_async)).body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    typed = {alias.name: importlib.import_module(str(node.module)) for node in imports for alias in node.names}
+    assert sorted(typed) == piapi_async.__all__
+    assert [name for name in typed if getattr(typed[name], name) is not getattr(piapi_async, name)] == []
 
 
 def test_importing_starts_nothing() -> None:

@@ -56,6 +56,20 @@ def test_each_extra_brings_its_packages(extra: str, packages: set[str]) -> None:
     assert named(project()["optional-dependencies"][extra]) == packages
 
 
+def test_the_lowest_versions_are_tested() -> None:
+    """`.ci/lowest.txt` has what the core, each extra and the tests need, at the lower bound that is declared.
+
+    Left out are `ray`, of which no code exists, and the tools of `dev`.
+    """
+    extras = project()["optional-dependencies"]
+    declared = set(project()["dependencies"]).union(
+        *(extras[it] for it in ("images", "cli", "emulator", "otel", "test"))
+    )
+    lines = (HOME / ".ci" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    lowest = [line.replace("==", ">=") for line in lines if not line.startswith("#")]
+    assert sorted(lowest) == sorted(it for it in declared if not it.startswith("piapi_async["))
+
+
 def test_there_are_no_other_extras() -> None:
     """Besides the six for users there are `test` and `dev` for us."""
     extras = {"images", "cli", "emulator", "otel", "ray", "all", "test", "dev"}
