@@ -2,6 +2,7 @@
 
 import logging
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -91,11 +92,13 @@ def _complain(line: str, *, code: int) -> int:
 
 
 def _farewell(interrupted: Interrupted) -> int:
-    for line in ("interrupted", *interrupted.lines):
+    number = interrupted.number
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    for line in (what, *interrupted.lines):
         click.echo(line, err=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    interrupted.leave(INTERRUPTED)
+    interrupted.leave(128 + number)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -5,14 +5,19 @@ takes up to 10 s; so a second Ctrl-C leaves at once, without tidying up, because
 
 Work that can end by itself is told of the first Ctrl-C instead (`on_interrupt`); the second then is as the first, and
 the third leaves at once.
+
+SIGTERM and SIGHUP (`docker stop`, systemd, a closed terminal) cancel the work at once: whoever sends them kills the
+process soon after, and by then a submit under way should have its answer. A second one leaves at once.
 """
 
 import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import attrs
@@ -21,6 +26,9 @@ T = TypeVar("T")
 
 PATIENCE = 0.3
 """Seconds after Ctrl-C in which most work stops; what takes longer deserves a word."""
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals by which others ask a process to end."""
 
 Say = Callable[[str], None]
 """Shows one line."""
@@ -40,23 +48,26 @@ class Setting:
     leave: Callable[[int], NoReturn] = os._exit
 
 
-class Interrupted(Exception):  # noqa: N818 - the user's wish, no error
-    """Ctrl-C was pressed.
+class Interrupted(Exception):  # noqa: N818 - a wish, not an error
+    """Ctrl-C was pressed, or the process was asked to end.
 
     Attributes:
         lines: What the user should know, one fact each.
 
         leave: How to end the process.
+
+        number: The signal; the exit code is 128 more.
     """
 
-    def __init__(self, lines: Iterable[str], *, leave: Callable[[int], NoReturn]) -> None:
+    def __init__(self, lines: Iterable[str], *, leave: Callable[[int], NoReturn], number: int = signal.SIGINT) -> None:
         super().__init__("interrupted")
         self.lines = tuple(lines)
         self.leave = leave
+        self.number = number
 
 
 class Farewell(Protocol):
-    """Tells what the user should know when Ctrl-C ended the work."""
+    """Tells what the user should know when a signal ended the work."""
 
     def __call__(self, *, at_rest: bool) -> Iterable[str]:
         """The facts; `at_rest` is whether the work could end in order, so that all is known that can be."""
@@ -90,15 +101,16 @@ def run(
         on_interrupt: Called at the first Ctrl-C, in the event loop; the work then comes to its end by itself.
 
     Raises:
-        Interrupted: Ctrl-C was pressed, and ended the work.
+        Interrupted: A signal ended the work.
     """
     supervisor = _Supervisor(say, on_interrupt=on_interrupt)
     runner = setting.runner()
     try:
-        return runner.run(supervisor.watch(work))
-    except KeyboardInterrupt:
+        with supervisor.heeding_signals(leave=setting.leave):
+            return runner.run(supervisor.watch(work))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         leave = sys.exit if supervisor.at_rest else setting.leave
-        raise Interrupted(farewell(at_rest=supervisor.at_rest), leave=leave) from None
+        raise Interrupted(farewell(at_rest=supervisor.at_rest), leave=leave, number=supervisor.number) from None
     finally:
         if supervisor.at_rest:
             # A Ctrl-C too many must not take the place of what is to be said.
@@ -107,15 +119,51 @@ def run(
 
 
 class _Supervisor:
-    """Sees whether the work came to rest, and speaks up when that takes long."""
+    """Sees whether the work came to rest, and speaks up when that takes long.
+
+    Attributes:
+        at_rest: Whether it came to rest.
+
+        number: The signal that ended it, if one did.
+    """
 
     def __init__(self, say: Say, *, on_interrupt: Callable[[], None] | None) -> None:
         self._say = say
         self._on_interrupt = on_interrupt
+        self._cancel: Callable[[], object] | None = None
+        self._is_to_end = False
         self.at_rest = False
+        self.number: int = signal.SIGINT
+
+    @contextmanager
+    def heeding_signals(self, *, leave: Callable[[int], NoReturn]) -> Iterator[None]:
+        """Let the signals of `ENDING` cancel the work, and a second one leave at once."""
+
+        def end(number: int, _frame: object) -> None:
+            if self._is_to_end:
+                leave(128 + number)
+            self._is_to_end, self.number = True, number
+            if self._cancel is not None:
+                self._cancel()
+
+        # A signal that is ignored stays so: that is what `nohup` does with SIGHUP.
+        is_main = threading.current_thread() is threading.main_thread()
+        heeded = [number for number in ENDING if is_main and signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, end) for number in heeded}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
         working = asyncio.ensure_future(work)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        if self._is_to_end:  # the signal came before there was anything to cancel
+            working.cancel()
+            task.cancel()
         try:
             result = await self._result(working)
         except asyncio.CancelledError:
@@ -130,7 +178,7 @@ class _Supervisor:
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
-            if self._on_interrupt is None:
+            if self._on_interrupt is None or self._is_to_end:
                 raise
             self._on_interrupt()
         with _next_ctrl_c_cancels():

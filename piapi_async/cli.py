@@ -1,7 +1,7 @@
 """The command line `piapi-async`; needs the extra `cli`.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed, 2 it was asked for in a wrong way,
-130 Ctrl-C.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed, 2 usage error, 130 Ctrl-C,
+128 + n ended by signal n (143 SIGTERM).
 """
 
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def program(ctx: click.Context) -> None:
     'piapi-async demo' needs no key and costs nothing: try it first. For real tasks set PIAPI_API_KEY; submitting a task
     costs money, looking at one does not.
 
-    Exit codes: 0 done, 1 it failed, 2 it was asked for in a wrong way, 130 Ctrl-C.
+    Exit codes: 0 done, 1 it failed, 2 usage error, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
     """
     _help_alone(ctx)
 

@@ -40,9 +40,9 @@ class Ground:
         """What puts commands on this ground."""
         return Setting(runner=self._runner, leave=self._leave)
 
-    def interrupt(self, *, after: float) -> None:
-        """Press Ctrl-C that many seconds after the next command began."""
-        self.timers.append((after, lambda: signal.raise_signal(signal.SIGINT)))
+    def interrupt(self, number: int = signal.SIGINT, *, after: float) -> None:
+        """Press Ctrl-C, or send another signal, that many seconds after the next command began."""
+        self.timers.append((after, lambda: signal.raise_signal(number)))
 
     @property
     def faults(self) -> Faults:

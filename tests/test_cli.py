@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -26,7 +27,7 @@ from piapi_async import __main__ as entry
 from piapi_async import events
 from piapi_async._cli_fates import Fates
 from piapi_async._cli_program import Program, spoken
-from piapi_async._cli_run import Interrupted, run
+from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_task import as_json, balance, summary
 from piapi_async._text import one_line
 from piapi_async.account import Account
@@ -471,6 +472,22 @@ class TestCtrlC:
         ground.interrupt(after=1.0)
         with pytest.raises(Interrupted, match="interrupted"):
             run(stubborn(), setting=ground.setting, say=print)
+
+    def test_end_that_comes_first(self) -> None:
+        """A process that is asked to end before its work has begun does none of it."""
+
+        class Runner(asyncio.Runner):
+            def run(self, *others: Any, **more: Any) -> Any:
+                signal.raise_signal(signal.SIGTERM)
+                return super().run(*others, **more)
+
+        async def work() -> None:
+            done.append("something")
+
+        done: list[str] = []
+        with pytest.raises(Interrupted) as caught:
+            run(work(), setting=Setting(runner=Runner), say=print)
+        assert (caught.value.number, done) == (signal.SIGTERM, [])
 
     def test_outside_the_loop(self) -> None:
         """Ctrl-C while no coroutine runs gives 130 and one line."""

@@ -397,6 +397,57 @@ class TestCtrlC:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+class TestAskedToEnd:
+    """SIGTERM and SIGHUP let go at once, in good order."""
+
+    def test_once(self, ground: Ground, number: signal.Signals) -> None:
+        """Waits end, all is summed up, the exit code tells the signal, and the same command does the rest."""
+        ground.interrupt(number, after=2.0)
+        result = ground("batch", bears(5), "--max-in-flight", "2", "--json")
+        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (128 + number, [], 5)
+        said = [f"ended by {number.name}", f"tasks in flight go on and may be billed; {GOES_ON}"]
+        assert result.stderr.splitlines()[-2:] == said
+        assert signal.getsignal(number) is signal.SIG_DFL
+        assert ground("batch", "jobs.jsonl").exit_code == 0
+        assert len(ground.emulator.charges) == 5
+
+    def test_after_ctrl_c(self, ground: Ground, number: signal.Signals) -> None:
+        """Where Ctrl-C has the batch wait for what is in flight, it ends the waiting."""
+        ground.interrupt(after=2.0)
+        ground.interrupt(number, after=2.2)
+        assert ground("batch", bears(5), "--max-in-flight", "2").exit_code == 128 + number
+        assert ground.left == []
+
+    def test_while_a_submit_is_under_way(self, ground: Ground, number: signal.Signals) -> None:
+        """The answer is waited for, so that nothing is in doubt."""
+        ground.faults.next("create", "slow-headers", seconds=3)
+        ground.interrupt(number, after=1.0)
+        assert ground("batch", bears(1)).exit_code == 128 + number
+        told = ground("ledger", "show", "ledger.db").stdout.split()
+        assert told[told.index("submitted") + 1] == "1"
+        assert "doubt" not in told
+
+    @LEAVES_A_CONNECTION
+    def test_twice(self, ground: Ground, number: signal.Signals) -> None:
+        """A second one leaves without tidying up."""
+        ground.faults.next("create", "stall")
+        ground.interrupt(number, after=1.0)
+        ground.interrupt(number, after=1.5)
+        assert ground("batch", bears(1)).exit_code == 128 + number
+        assert ground.left[0] == 128 + number
+        gc.collect()
+
+    def test_that_is_ignored(self, ground: Ground, number: signal.Signals) -> None:
+        """A signal that the process ignores, as it does SIGHUP under `nohup`, changes nothing."""
+        before = signal.signal(number, signal.SIG_IGN)
+        try:
+            ground.interrupt(number, after=0.5)
+            assert ground("batch", bears(1)).exit_code == 0
+        finally:
+            signal.signal(number, before)
+
+
 class TestReport:
     """The rows of the report."""
 

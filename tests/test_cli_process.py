@@ -86,6 +86,20 @@ def test_ctrl_c_twice(server: tuple[subprocess.Popen[str], Mapping[str, str]], t
     assert "Exception" not in told
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_end_while_waiting(
+    server: tuple[subprocess.Popen[str], Mapping[str, str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    """What asks a process to end has it name its task, and end with 128 and the signal's number."""
+    _, env = server
+    with started("img2img", CAT, "a bear", "--out", str(tmp_path), env=env) as process:
+        task_id = read(process, "submitted").split()[1]
+        process.send_signal(number)
+        _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + number
+    assert told.startswith(f"ended by {number.name}\ntask {task_id} goes on and may be billed; ")
+
+
 def test_emulator_ends_cleanly() -> None:
     """Ctrl-C is the emulator's normal end: exit code 0, at once, and one line."""
     with started("emulator") as process:
