@@ -82,8 +82,8 @@ class Plan:
 
 @click.command(
     epilog="Exit codes: 0 all jobs completed and saved; 1 some failed, are in doubt, or the batch stopped; 2 JOBS or an"
-    " option is wrong, and nothing was sent; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP. After all but 0 and 2 the same command"
-    " resumes."
+    " option is wrong, and nothing was sent; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP. After all but 0 and 2 the same"
+    " command resumes."
 )
 @click.argument("jobs", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), shell_complete=types.files)
 @options.out(".", about="Where the pictures go.")
