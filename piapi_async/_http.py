@@ -515,8 +515,9 @@ async def _read(response: aiohttp.ClientResponse, *, limit: Limit | None) -> tup
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return bytes(body), error
     except asyncio.CancelledError:
-        if limit is None or not limit.is_up():
+        if limit is None or not limit.is_over:
             raise
+        limit.undo()
         return bytes(body), TimeoutError()
     return bytes(body), None
 

@@ -102,12 +102,15 @@ class Limit:
             self._stop()
             self._timer = loop.call_at(when, self._due)
 
-    def is_up(self) -> bool:
-        """Whether the cancel that was caught inside the block is this limit's; it is undone then."""
-        is_up, self._is_over = self._is_over, False
-        if is_up:
-            self._task.uncancel()
-        return is_up
+    @property
+    def is_over(self) -> bool:
+        """Whether the time was up, so that a cancel inside the block is this limit's."""
+        return self._is_over
+
+    def undo(self) -> None:
+        """Undo the cancel that was caught inside the block, which goes on."""
+        self._is_over = False
+        self._task.uncancel()
 
     def _due(self) -> None:
         self._timer = self._task.get_loop().call_later(READ_FIRST, self._over)

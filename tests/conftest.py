@@ -75,10 +75,12 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def heed_ctrl_c() -> Iterator[None]:
-    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Heed signals, here and in child processes, also where a shell started the tests in the background or by `nohup`."""
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    before |= {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

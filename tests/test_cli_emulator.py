@@ -4,7 +4,6 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import aiohttp
@@ -19,16 +18,10 @@ from piapi_async._cli_run import Setting
 from piapi_async.emulator import Emulator, Options
 from piapi_async.testing import VirtualTimeLoop
 
+pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
+
 FIELDS = attrs.fields(Options)
 HINTS = get_type_hints(Options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def heed_ctrl_c() -> Iterator[None]:
-    """Heed SIGINT here, also where a shell started the tests in the background, without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def command(*args: str, obj: Setting | None = None) -> Result:

@@ -12,17 +12,11 @@ import pytest
 
 import piapi_async
 
+pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
+
 CAT = str(Path(piapi_async.__file__).parent / "assets" / "cat.jpg")
 COMMAND = [sys.executable, "-m", "piapi_async"]
 PATIENCE = 20.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def heed_ctrl_c() -> Iterator[None]:
-    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import asyncio
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,9 @@ from piapi_async.flux import MODELS, Img2Img
 from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import VirtualTimeLoop
 
+pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
+
 JPEG = b"\xff\xd8\xff"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def heed_ctrl_c() -> Iterator[None]:
-    """Heed SIGINT here and in child processes, also where a shell started the tests in the background, without it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def invoke(*args: str, runner: Callable[[], asyncio.Runner] | None = None) -> Result:

@@ -124,6 +124,20 @@ async def test_a_waiter_that_is_sent_away_and_cancelled_at_once_is_gone_once(*, 
     await waits[1]
 
 
+async def test_a_waiter_that_is_cancelled_at_the_moment_of_its_turn_is_passed_over() -> None:
+    """What one leaves goes to the next who waits, not to one whose cancel is on its way."""
+    governor = Governor()
+    under_way = [governor.turn() for _ in range(MAX_UNDER_WAY)]
+    for permit in under_way:
+        await permit.__aenter__()
+    first, second = (asyncio.ensure_future(governor.turn().__aenter__()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await under_way[0].__aexit__(None, None, None)
+    assert await second
+    assert first.cancelled()
+
+
 async def test_waiting_at_the_gate_can_be_cancelled() -> None:
     """Who is cancelled at the gate leaves at once."""
     governor, begun = Governor(), now()

@@ -501,3 +501,10 @@ def test_import_loads_only_what_it_needs() -> None:
     unwanted = {"aiohttp.web", "argparse", "click", "rich", "PIL", "sqlite3", "opentelemetry", "ray", "pytest"}
     assert unwanted & set(loaded) == set()
     assert not [name for name in loaded if name.startswith("piapi_async.emulator")]
+
+
+async def test_cancel_in_the_middle_of_an_answer_passes_at_once() -> None:
+    """A free request whose answer has begun is broken off by a cancel."""
+    async with RawServer(stalling_after(task("t-1")[:-10])) as server:
+        async with Session("k", base_url=server.url) as session:
+            assert await cancel(session.get_task("t-1"), after=1) == pytest.approx(0, abs=0.2)
