@@ -364,7 +364,6 @@ def test_the_told_pace_is_never_exceeded_and_everybody_gets_a_turn(
     assert "waiting" not in repr(governor)
 
 
-@pytest.mark.still_time
 async def test_requests_are_spread_evenly() -> None:
     """At 10 a second two may go at once, by default; after that one goes each tenth of a second."""
     governor, begun = Governor(requests_per_second=10), now()
@@ -374,7 +373,6 @@ async def test_requests_are_spread_evenly() -> None:
     assert times[-1] - begun == pytest.approx(3.0, abs=0.2)
 
 
-@pytest.mark.still_time
 async def test_the_burst_that_was_told_goes_at_once() -> None:
     """With `burst=20` twenty go at once, and none more before its time."""
     governor, begun = Governor(requests_per_second=10, burst=20), now()

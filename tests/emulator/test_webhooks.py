@@ -14,8 +14,6 @@ from emulator.rig import Api, HandClock, img2img
 
 from piapi_async.emulator import Constant, Emulator
 
-pytestmark = pytest.mark.virtual_time
-
 ELSEWHERE = "https://webhook.site/xxxx"
 
 
