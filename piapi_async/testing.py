@@ -84,14 +84,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     _scheduled: list[asyncio.TimerHandle]  # the base class's timers, a heap
 
     def __init__(self) -> None:
-        self._now = time.monotonic()  # so that times of day that are reckoned from it are right
+        self._now = time.monotonic()
+        self._epoch = time.time() - self._now
         self._under_way = 0
         self._awaited = False
         self._waited = 0.0  # in real time since the clock last moved
         self._waited_before: dict[int, float] = {}  # how much of it is older than a timer, by the timer's id
         self._turns = 0  # since the last wait
-        self._cpu_began = 0.0
-        self._spin_counted = 0.0
+        self._spin_began = 0.0
+        self._counted_until = 0.0
         self._older_threads = weakref.WeakSet(threading.enumerate())
         self._older_children = _running_children()
         self._connections = _Connections(wait=self._wait, work=self._work)
@@ -104,6 +105,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """
         self._now = max(self._now + _READING_SECONDS, math.nextafter(self._now, math.inf))
         return self._now
+
+    def wall_time(self) -> float:
+        """Seconds since 1970 (UTC) on the loop's clock, which starts at what `time.time()` says."""
+        return self._epoch + self.time()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -154,16 +159,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _work(self) -> None:
         """Begin a turn in which there is something to do: time stands still, unless it has been so for too long."""
-        self._turns += 1
-        if self._turns == 1:
-            self._cpu_began = time.thread_time()
-        if self._turns < _SPIN_TURNS:  # a thousand tasks that start together take fewer, however long
-            return
         now = time.monotonic()
-        # On a busy machine a second passes without any work; of its own CPU time a thread uses that much by spinning.
-        if time.thread_time() - self._cpu_began > _SPIN_SECONDS:
-            self._now += now - self._spin_counted
-        self._spin_counted = now
+        if self._turns == 0:
+            self._spin_began = now
+        elif self._turns >= _SPIN_TURNS and now - self._spin_began > _SPIN_SECONDS:
+            self._now += now - self._counted_until
+            open("/tmp/spin.log","a").write(f"{os.environ.get('PYTEST_CURRENT_TEST')}\n")
+        self._turns += 1
+        self._counted_until = now
 
     def _wait(self, poll: Callable[[float | None], _Ready]) -> _Ready:
         """Wait until a timer is due, or until there is something to do."""
