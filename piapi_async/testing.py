@@ -164,7 +164,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._spin_began = now
         elif self._turns >= _SPIN_TURNS and now - self._spin_began > _SPIN_SECONDS:
             self._now += now - self._counted_until
-            open("/tmp/spin.log","a").write(f"{os.environ.get('PYTEST_CURRENT_TEST')}\n")
         self._turns += 1
         self._counted_until = now
 

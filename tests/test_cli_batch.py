@@ -361,7 +361,12 @@ class TestCtrlC:
         ground.interrupt(after=0.6)
         ground.interrupt(after=0.7)
         told = summed(ground("batch", bears(3), "--json"))
-        assert told["usd"] == asyncio.run(SQLiteLedger(told["ledger"]).spent()) > 0
+
+        async def spent() -> float:
+            async with SQLiteLedger(told["ledger"]) as ledger:
+                return await ledger.spent()
+
+        assert told["usd"] == asyncio.run(spent()) > 0
 
     def test_thrice(self, ground: Ground) -> None:
         """The third leaves without tidying up, and says that a submit may have been under way."""
