@@ -4,10 +4,9 @@ import asyncio
 import math
 import random
 import re
-import selectors
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
@@ -531,37 +530,6 @@ async def test_ten_thousand_wait_calmly() -> None:
 # The pace that is learned.
 
 
-class SocketlessLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps, also over the moments in which a socket might have something to say."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-        super().__init__(JumpingSelector(self))
-
-    def time(self) -> float:
-        """The machine's clock, and what was jumped over."""
-        return super().time() + self.ahead
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Never waits."""
-
-    def __init__(self, loop: SocketlessLoop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Put the loop's time ahead by what it would have waited."""
-        self.loop.ahead += timeout or 0.0
-        return super().select(0)
-
-
-def simulate(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, without any waiting."""
-    with asyncio.Runner(loop_factory=SocketlessLoop) as runner:
-        return runner.run(main)
-
-
 class Server:
     """A server with limits: answers requests after a while, or refuses them.
 
@@ -671,7 +639,7 @@ def test_a_rate_that_nobody_told_is_found(server: Callable[[], Server], rate: fl
         limited.log = [(time - begun, is_refused) for time, is_refused in limited.log]
         return now() - begun
 
-    seconds = simulate(everything())
+    seconds = run_in_virtual_time(everything())
     late = [is_refused for time, is_refused in limited.log if time > 20]
     assert sum(late) <= 0.01 * len(late)
     assert seconds <= ratio * sum(not is_refused for _, is_refused in limited.log) / rate
@@ -686,7 +654,7 @@ def test_a_limit_on_submits_does_not_slow_the_looks_down() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(500)))
         return now() - begun
 
-    assert simulate(everything()) < 1.3 * 500 / 5
+    assert run_in_virtual_time(everything()) < 1.3 * 500 / 5
     assert sum(is_refused for _, is_refused in limited.log) < 130
     assert re.fullmatch(r"<Governor submits [45]\S*/s(, \d+ tasks in flight)?>", repr(governor))
 
@@ -700,7 +668,7 @@ def test_a_limit_on_tasks_in_flight_is_found() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(300)))
         return now() - begun
 
-    seconds = simulate(everything())
+    seconds = run_in_virtual_time(everything())
     assert seconds < 3 * 300 * 8 / 30
     assert sum(is_refused for _, is_refused in limited.log) < 150
 
@@ -712,7 +680,7 @@ def test_a_minute_without_a_word_is_waited_out() -> None:
     async def everything() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(60)))
 
-    simulate(everything())
+    run_in_virtual_time(everything())
     first = min(time for time, is_refused in limited.log if is_refused)
     assert sum(is_refused for time, is_refused in limited.log if first + 1 < time < first + 60) <= 8
 
