@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 OFFSETS = 5
@@ -17,6 +17,12 @@ OFFSET_MAX = 30 * 86400.0
 def chance() -> float:
     """A number from 0 up to, but not including, 1."""
     return random.random()  # noqa: S311 - to spread requests, not a secret
+
+
+def _wall_time() -> float:
+    # A virtual-time loop knows best: between two readings of the machine's clocks a busy machine loses time.
+    wall_time: Callable[[], float] = getattr(asyncio.get_running_loop(), "wall_time", time.time)
+    return wall_time()
 
 
 class Clock:
@@ -40,8 +46,8 @@ class Clock:
         return asyncio.get_running_loop().time()
 
     def now(self) -> float:
-        """Seconds since 1970 (UTC) by the service's clock, ahead of it by as much as the loop is of the machine."""
-        return time.time() + self.offset + self.monotonic() - time.monotonic()
+        """Seconds since 1970 (UTC) by the service's clock, as far as its answers tell it."""
+        return _wall_time() + self.offset
 
     def learn(self, date: float, *, took: float) -> None:
         """Learn from a server's clock, as it stood at some moment of a request that was answered just now.
@@ -51,14 +57,13 @@ class Clock:
 
             took: Seconds since the request was sent.
         """
-        now = time.time()
+        now = _wall_time()
         # The smallest difference that explains the reading: a right clock is not set wrong by latency and rounding.
         offset = max(date - now, min(0.0, date + 1 - (now - took)))
         if abs(offset) <= OFFSET_MAX:
             if self._offsets is None:
-                self._offsets = deque(
-                    [0.0], maxlen=OFFSETS
-                )  # the machine has a vote, so one odd answer changes nothing
+                # The machine has a vote, so that one odd answer changes nothing.
+                self._offsets = deque([0.0], maxlen=OFFSETS)
             self._offsets.append(offset)
             ordered, last = sorted(self._offsets), len(self._offsets) - 1
             self.offset = min(ordered[last // 2], ordered[(last + 1) // 2], key=abs)  # the median

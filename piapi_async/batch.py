@@ -264,10 +264,12 @@ class Batch:
             await self._leave(self._ledger)
 
     async def _leave(self, ledger: SQLiteLedger) -> None:
-        with suppress(errors.LedgerError):
-            await ledger.let_go(self._owner)
-        if not self._is_borrowed:
-            await ledger.aclose()
+        try:
+            with suppress(errors.LedgerError):
+                await ledger.let_go(self._owner)
+        finally:  # whoever is in a hurry may cancel this too, and the file has to be closed all the same
+            if not self._is_borrowed:
+                await ledger.aclose()
 
     async def _next(self) -> Given | None:
         """The next job that is over, or `None` when there will be none."""

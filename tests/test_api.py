@@ -8,6 +8,7 @@ import pytest
 from raw_server import RawServer, answer, cut, holding, refusing, stall, task
 
 from piapi_async import Img2Img, Polling, RetryPolicy, Session, SubmissionInDoubtError, events
+from piapi_async._clock import Clock
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import ConnectError, RateLimitError, ServerError
 from piapi_async.testing import EventLog
@@ -42,10 +43,7 @@ async def test_time_of_a_doubt_is_that_of_its_own_attempt() -> None:
     """`since` is when the request in doubt was sent, not when the first attempt was."""
     slow = answer(status=429, headers={"Retry-After": "50"})
     async with RawServer(slow, cut) as server, Session("k", base_url=server.url) as session:
-        loop = asyncio.get_running_loop()
-        import time
-
-        begun = time.time() + loop.time() - time.monotonic()
+        begun = Clock().now()
         with pytest.raises(SubmissionInDoubtError) as caught:
             await session.submit(BEAR)
     assert caught.value.since - begun == pytest.approx(50.0, abs=0.5)

@@ -367,7 +367,12 @@ class TestCtrlC:
         ground.interrupt(after=0.6)
         ground.interrupt(after=0.7)
         told = summed(ground("batch", bears(3), "--json"))
-        assert told["usd"] == asyncio.run(SQLiteLedger(told["ledger"]).spent()) > 0
+
+        async def spent() -> float:
+            async with SQLiteLedger(told["ledger"]) as ledger:
+                return await ledger.spent()
+
+        assert told["usd"] == asyncio.run(spent()) > 0
 
     @LEAVES_A_CONNECTION
     def test_thrice(self, ground: Ground) -> None:

@@ -4,7 +4,6 @@ One test for each row of the matrix by which the peers were compared, most of wh
 """
 
 import asyncio
-import time
 from email.utils import formatdate
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from raw_server import PNG, RawServer, answer, closing, cut, refusing, stall, task
 
 from piapi_async import Img2Img, RetryPolicy, Session, SubmissionInDoubtError, TaskFailedError, events
+from piapi_async._clock import Clock
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import (
     APIError,
@@ -62,14 +62,14 @@ async def test_accepted_submit_without_an_answer_is_in_doubt(fault: str, options
         Session(server.api_key, base_url=server.url, timeout=PATIENT, observers=[log]) as session,
     ):
         server.faults.next("create", fault, **options)
-        before = time.time()
+        before = Clock().now()
         with pytest.raises(SubmissionInDoubtError) as caught:
             await session.run(BEAR)
         assert len(server.tasks) == 1
         assert len(asked(server, "create")) == 1
         assert asked(server, "get") == []
+        assert before <= caught.value.since <= Clock().now()
     assert caught.value.request is BEAR
-    assert before <= caught.value.since <= time.time()
     assert caught.value.safe_to_resubmit is False
     assert [event.error for event in log.of(events.SubmissionInDoubt)] == [caught.value]
     assert log.of(events.Retrying) == []

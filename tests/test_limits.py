@@ -3,10 +3,9 @@
 import asyncio
 import math
 import re
-import selectors
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from random import Random
 from typing import Any, TypeVar
@@ -382,7 +381,6 @@ def test_the_told_pace_is_never_exceeded_and_everybody_gets_a_turn(
     assert "waiting" not in repr(governor)
 
 
-@pytest.mark.still_time
 async def test_requests_are_spread_evenly() -> None:
     """At 10 a second two may go at once, by default; after that one goes each tenth of a second."""
     governor, begun = Governor(requests_per_second=10), now()
@@ -392,7 +390,6 @@ async def test_requests_are_spread_evenly() -> None:
     assert times[-1] - begun == pytest.approx(3.0, abs=0.2)
 
 
-@pytest.mark.still_time
 async def test_the_burst_that_was_told_goes_at_once() -> None:
     """With `burst=20` twenty go at once, and none more before its time."""
     governor, begun = Governor(requests_per_second=10, burst=20), now()
@@ -551,37 +548,6 @@ async def test_ten_thousand_wait_calmly() -> None:
 # The pace that is learned.
 
 
-class SocketlessLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps, also over the moments in which a socket might have something to say."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-        super().__init__(JumpingSelector(self))
-
-    def time(self) -> float:
-        """The machine's clock, and what was jumped over."""
-        return super().time() + self.ahead
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Never waits."""
-
-    def __init__(self, loop: SocketlessLoop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Put the loop's time ahead by what it would have waited."""
-        self.loop.ahead += timeout or 0.0
-        return super().select(0)
-
-
-def simulate(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, without any waiting."""
-    with asyncio.Runner(loop_factory=SocketlessLoop) as runner:
-        return runner.run(main)
-
-
 class Server:
     """A server with limits: answers requests after a while, or refuses them.
 
@@ -709,7 +675,7 @@ def test_a_rate_that_nobody_told_is_found(server: Callable[[], Server], rate: fl
         limited.log = [(time - begun, is_refused) for time, is_refused in limited.log]
         return now() - begun
 
-    seconds = simulate(everything())
+    seconds = run_in_virtual_time(everything())
     late = [is_refused for time, is_refused in limited.log if time > 20]
     assert sum(late) <= 0.02 * len(late)
     assert seconds <= ratio * sum(not is_refused for _, is_refused in limited.log) / rate
@@ -724,7 +690,7 @@ def test_a_limit_on_submits_alone_is_found() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(500)))
         return now() - begun
 
-    assert simulate(everything()) < 2.2 * 500 / 5
+    assert run_in_virtual_time(everything()) < 2.2 * 500 / 5
     assert sum(is_refused for _, is_refused in limited.log) < 300
 
 
@@ -737,7 +703,7 @@ def test_a_limit_on_tasks_in_flight_is_found() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(300)))
         return now() - begun
 
-    seconds = simulate(everything())
+    seconds = run_in_virtual_time(everything())
     assert seconds < 3 * 300 * 8 / 30
     assert sum(is_refused for _, is_refused in limited.log) < 150
 
@@ -749,7 +715,7 @@ def test_a_minute_without_a_word_is_waited_out() -> None:
     async def everything() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(60)))
 
-    simulate(everything())
+    run_in_virtual_time(everything())
     first = min(time for time, is_refused in limited.log if is_refused)
     assert sum(is_refused for time, is_refused in limited.log if first + 1 < time < first + 60) <= 8
 
@@ -763,7 +729,7 @@ def test_random_refusals_cost_little(says: bool) -> None:
         await asyncio.gather(*(limited.submit(governor) for _ in range(1000)))
         return now() - begun, repr(governor)
 
-    (ideal, _), (seconds, learned) = simulate(everything(0.0)), simulate(everything(0.05))
+    (ideal, _), (seconds, learned) = run_in_virtual_time(everything(0.0)), run_in_virtual_time(everything(0.05))
     assert learned == "<Governor no limits>"
     assert seconds < 1.5 * ideal + 4  # those that are refused at the end wait a second, some of them twice
 
@@ -777,7 +743,7 @@ def test_random_refusals_beside_a_limit_do_not_ruin_the_rate() -> None:
         await asyncio.gather(*(limited.run(governor) for _ in range(300)))
         return now() - begun
 
-    seconds = simulate(everything())
+    seconds = run_in_virtual_time(everything())
     assert seconds < 3 * sum(not is_refused for _, is_refused in limited.log) / 20
 
 
@@ -953,8 +919,8 @@ def test_what_was_learned_outlasts_the_event_loop() -> None:
         times = await asyncio.gather(*(served(governor) for _ in range(101)))
         return [time - begun for time in times]
 
-    simulate(learn())
-    times = simulate(use())
+    run_in_virtual_time(learn())
+    times = run_in_virtual_time(use())
     assert times[0] == pytest.approx(10, abs=0.5)
     assert times[-1] - times[0] == pytest.approx(100 / 50, abs=0.2)
 

@@ -535,7 +535,6 @@ async def first_looks(durations: Iterable[float], *, tasks: int) -> list[float]:
     return sorted(now + looks.at[0] for looks in everyone)
 
 
-@pytest.mark.still_time
 async def test_looks_of_tasks_submitted_together_are_spread_over_common_moments() -> None:
     """A hundred tasks that began at once are looked at over more than a quarter second, at few and round moments."""
     rng = random.Random(1)
@@ -545,7 +544,6 @@ async def test_looks_of_tasks_submitted_together_are_spread_over_common_moments(
     assert 3 < len({round(10 * moment) for moment in moments}) < 20
 
 
-@pytest.mark.still_time
 async def test_no_look_waits_for_a_common_moment_that_is_too_late() -> None:
     """Where it is known to a hundredth of a second when tasks end, the looks keep to that."""
     now = asyncio.get_running_loop().time()

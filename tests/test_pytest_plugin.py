@@ -79,8 +79,8 @@ class TestLoading:
         assert all(f"@pytest.mark.piapi_{name}" in markers for name in ("emulator(", "faults(", "time("))
         fixtures = run(pytester, "", "--fixtures").stdout.str()
         assert "An emulator of PiAPI in the test's event loop" in fixtures
-        assert "A `piapi_async.Session` on the test's emulator." in fixtures
-        assert "_piapi_emulator_in" not in fixtures
+        assert "A `piapi_async.Session` on the test's emulator" in fixtures
+        assert "_piapi_emulator" not in fixtures
 
     def test_without_pytest_asyncio(self, pytester: pytest.Pytester) -> None:
         """Without pytest-asyncio only a test that needs it fails, in one sentence."""
@@ -99,18 +99,17 @@ class TestFixtures:
     """`piapi_emulator` and `piapi_session`."""
 
     def test_a_session_on_an_emulator(self, pytester: pytest.Pytester) -> None:
-        """Both live in the test's loop, are fresh for each test, and a wait of an hour is over at once."""
+        """Both live in the test's loop, are fresh for each test, and a task is over after two or three polls."""
         code = """
-@pytest.mark.piapi_emulator(durations=Constant(3600))
 @pytest.mark.parametrize("turn", range(2))
 async def test_it(piapi_session, piapi_emulator, turn):
-    info = await piapi_session.run(Img2Img(prompt="a bear", image=PHOTO), timeout=4000)
-    assert list(piapi_emulator.tasks) == [info.task_id]
-    assert is_virtual()
+    info = await piapi_session.run(Img2Img(prompt="a bear", image=PHOTO))
+    (task,) = piapi_emulator.tasks.values()
+    assert task.task_id == info.task_id
+    assert task.ended_at - task.created_at < 0.1
+    assert not is_virtual()
 """
-        result = run(pytester, code)
-        result.assert_outcomes(passed=2)
-        assert result.duration < 10
+        run(pytester, code).assert_outcomes(passed=2)
 
     def test_the_environment_leads_there(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         """A `Session()` made by a test or a fixture reaches the emulator, and afterwards all is as it was."""
@@ -125,7 +124,6 @@ async def app(piapi_emulator):
 async def test_it(app, piapi_emulator):
     await app.submit(Img2Img(prompt="a bear", image=PHOTO))
     piapi_emulator.check.exactly_tasks(1)
-    assert is_virtual()
     assert "PIAPI_UPLOAD_URL" not in os.environ
 
 def test_afterwards():
@@ -135,20 +133,26 @@ def test_afterwards():
 """
         run(pytester, code).assert_outcomes(passed=2)
 
-    @pytest.mark.parametrize("scope", ["function", "class", "module", "package", "session"])
-    def test_every_loop(self, pytester: pytest.Pytester, scope: str) -> None:
-        """They live in whatever loop the test has, by its mark or by the project's setting; a shared one is kept."""
+    @pytest.mark.parametrize("scope", ["class", "module", "package", "session"])
+    def test_not_in_a_loop_that_is_shared(self, pytester: pytest.Pytester, scope: str) -> None:
+        """A test in a loop of a wider scope is told how to have its own, and does so whatever the project's setting."""
         code = f"""
 @pytest.mark.asyncio(loop_scope="{scope}")
-async def test_marked(piapi_session):
-    await piapi_session.submit(Img2Img(prompt="a bear", image=PHOTO))
-    assert is_virtual() is {scope == "function"}
+async def test_marked(piapi_session): pass
 
-async def test_set(piapi_session):
+async def test_set(piapi_emulator): pass
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_own(piapi_session):
     await piapi_session.submit(Img2Img(prompt="a bear", image=PHOTO))
-    assert is_virtual() is {scope == "function"}
 """
-        run(pytester, code, "-o", f"asyncio_default_test_loop_scope={scope}").assert_outcomes(passed=2)
+        result = run(pytester, code, "-o", f"asyncio_default_test_loop_scope={scope}")
+        says(
+            result,
+            "piapi_emulator lives in the event loop of one test, and *loop_scope='function'*",
+            passed=1,
+            errors=2,
+        )
 
     def test_may_be_built_upon(self, pytester: pytest.Pytester) -> None:
         """A project can put a `piapi_emulator` of its own around this one."""
@@ -173,27 +177,35 @@ async def test_it(piapi_session):
 
 
 class TestTime:
-    """Which tests have virtual time."""
+    """Which tests have virtual time, and how long the others take."""
 
-    def test_other_tests_keep_their_loop(self, pytester: pytest.Pytester) -> None:
-        """Tests that ask for nothing are not touched, not even their names, wherever they stand."""
+    def test_is_real_unless_it_is_asked_for(self, pytester: pytest.Pytester) -> None:
+        """Only a test with the marker has another loop; the others are not touched, not even their names."""
         code = """
 async def test_before():
     assert not is_virtual()
 
 async def test_ours(piapi_emulator):
-    assert is_virtual()
+    assert not is_virtual()
+
+@pytest.mark.piapi_time("virtual")
+@pytest.mark.piapi_emulator(durations=Constant(3600))
+async def test_asked_for(piapi_session):
+    began = asyncio.get_running_loop().time()
+    await piapi_session.run(Img2Img(prompt="a bear", image=PHOTO), timeout=4000)
+    assert 3600 <= asyncio.get_running_loop().time() - began < 3603
 
 async def test_after(request):
     assert not is_virtual()
     assert not hasattr(request.node, "callspec")
 """
-        run(pytester, code).assert_outcomes(passed=3)
+        run(pytester, code).assert_outcomes(passed=4)
 
-    def test_the_word_of_a_test(self, pytester: pytest.Pytester) -> None:
-        """`piapi_time` gives virtual time to any async test, and real time to one with an emulator."""
+    def test_the_nearest_word_counts(self, pytester: pytest.Pytester) -> None:
+        """Any async test can have virtual time; in a module of such tests one can have real time."""
         code = """
-@pytest.mark.piapi_time("virtual")
+pytestmark = pytest.mark.piapi_time("virtual")
+
 async def test_virtual():
     await asyncio.sleep(3600)
 
@@ -201,14 +213,13 @@ async def test_virtual():
 async def test_real(piapi_emulator):
     assert not is_virtual()
 
-@pytest.mark.piapi_time("virtual")
 def test_not_async():
     pass
 """
         run(pytester, code).assert_outcomes(passed=3)
 
     def test_a_shared_loop_on_request(self, pytester: pytest.Pytester) -> None:
-        """With `piapi_time` a loop that is shared can be virtual, and the module's other tests have their own."""
+        """A loop that is shared can be virtual, and the module's other tests have their own."""
         code = """
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -216,9 +227,8 @@ async def test_before():
     assert not is_virtual()
 
 @pytest.mark.piapi_time("virtual")
-async def test_it(piapi_session):
-    await piapi_session.run(Img2Img(prompt="a bear", image=PHOTO))
-    assert is_virtual()
+async def test_it():
+    await asyncio.sleep(3600)
 
 async def test_after():
     assert not is_virtual()
@@ -232,7 +242,7 @@ async def test_after():
         says(result, "piapi_time takes one word: 'virtual' or 'real'", errors=1)
 
     def test_beside_the_loops_of_a_project(self, pytester: pytest.Pytester) -> None:
-        """A project's own loops stay those of its tests; a test with an emulator has them when it says so."""
+        """A project's own loops stay those of its tests, but for those with virtual time."""
         pytester.makeconftest("""
             import asyncio
 
@@ -249,17 +259,13 @@ async def test_theirs():
     assert kind() == "Own"
 
 async def test_ours(piapi_emulator):
+    assert kind() == "Own"
+
+@pytest.mark.piapi_time("virtual")
+async def test_virtual(piapi_emulator):
     assert kind() == "VirtualTimeLoop"
-
-@pytest.mark.asyncio(loop_factories=["own"])
-async def test_chosen(piapi_emulator):
-    assert kind() == "Own"
-
-@pytest.mark.piapi_time("real")
-async def test_real(piapi_emulator):
-    assert kind() == "Own"
 """
-        run(pytester, code).assert_outcomes(passed=4)
+        run(pytester, code).assert_outcomes(passed=3)
 
 
 class TestMarkers:
@@ -355,7 +361,7 @@ class TestScript:
 async def test_it(piapi_emulator): pass
 """
         sentence = (
-            "the test passed without faults that were scripted: create 429, get 503 (2 times); "
+            "the test passed without scripted faults: create 429, get 503 (2 times); "
             "piapi_emulator.faults.clear() forgets them"
         )
         says(run(pytester, code), sentence, failed=1)

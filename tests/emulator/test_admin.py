@@ -323,7 +323,6 @@ async def test_events_tell_the_state_at_once_and_after_a_change(api: Api) -> Non
         assert second["options"]["chaos"] == 0.2
 
 
-@pytest.mark.virtual_time
 async def test_events_come_while_tasks_live_and_stop_when_all_are_over() -> None:
     """Five a second, so that a page can draw time; an idle emulator is silent."""
     async with (

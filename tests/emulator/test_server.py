@@ -206,7 +206,6 @@ def test_an_unknown_option_is_refused() -> None:
         Emulator(concurency=3)
 
 
-@pytest.mark.virtual_time
 async def test_it_follows_the_time_of_its_loop() -> None:
     """On a loop whose time jumps, a task of ten minutes is over at once."""
     async with (

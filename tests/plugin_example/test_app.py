@@ -1,4 +1,4 @@
-"""The app's tests: no key, no money, no network, and no waiting."""
+"""The app's tests: no key, no money, no network."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.asyncio
 PHOTO = "https://example.com/cat.jpg"
 
 
+@pytest.mark.piapi_time("virtual")
 @pytest.mark.piapi_emulator(durations=Constant(600))
 @pytest.mark.piapi_faults("create", "429", retry_after=2)
 @pytest.mark.piapi_faults("get", "503")
