@@ -75,7 +75,7 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def heed_ctrl_c() -> Iterator[None]:
-    """Heed signals, here and in child processes, also where a shell started the tests in the background, without them."""
+    """Heed signals, here and in child processes, also where a shell started the tests in the background."""
     before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
     before |= {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGTERM)}
     yield
