@@ -1,222 +1,199 @@
-"""The API key and the webhook's secret are in no local variable as plain text, so that no error reporter ships them."""
+"""The API key and the webhook secret stay where they belong, also when the server tells them to everybody."""
 
 import asyncio
-import copy
-import pickle
-import reprlib
+import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import RawServer, Reply, answer, closing, cut, refusing, stall, task
+from raw_server import PNG, RawServer, answer, closing, cut, refusing, stall, task
 
-from piapi_async import RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig
-from piapi_async._text import Secret, masked
-from piapi_async.errors import ConfigurationError, PiAPIError
+from piapi_async import Img2Img, Polling, RetryPolicy, Session, WebhookConfig
+from piapi_async.errors import APIError, PiAPIError
+from piapi_async.testing import EventLog
 
-KEY, HOOK = "sk-live-SECRETSECRETSECRET", "whsec-HOOKHOOKHOOK"
-ONCE = RetryPolicy(attempts=1)
-BEAR = Txt2Img(prompt="a bear")
-Act = Callable[[Session], Awaitable[Any]]
-
-
-def shown(value: object, *, depth: int = 4) -> Iterator[str]:
-    """A value as error reporters show it: by its `repr`, and those of what is in it, which they walk as well."""
-    try:
-        yield repr(value)
-    except Exception:  # noqa: BLE001 - as they do
-        return
-    if depth and isinstance(value, Mapping):
-        for pair in value.items():
-            yield from shown(list(pair), depth=depth - 1)
-    elif depth and isinstance(value, list | tuple | set):
-        for one in value:
-            yield from shown(one, depth=depth - 1)
+KEY = "sk-0123456789-the-key"
+SECRETS = ["hush-the-secret", 'quo"ted-\\secret', "sécret-ключ", "a&b<secret>"]
+BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
+ONCE = RetryPolicy(attempts=2, wait_initial=0, wait_jitter=0)
 
 
-def leaks(error: BaseException | None) -> list[str]:
-    """Where a secret is shown by the local variables of the frames of an error and its causes, by their words or so."""
-    found, seen = [], set()
-    errors = [error]
-    while errors:
-        one = errors.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        errors += [one.__cause__, one.__context__]
-        texts = {f"{type(one).__name__}: ": [str(one), repr(one), *map(repr, vars(one).values())]}
-        trace = one.__traceback__
-        while trace is not None:
-            code = trace.tb_frame.f_code
-            if "/tests/" not in code.co_filename:
-                for name, value in trace.tb_frame.f_locals.items():
-                    texts[f"{code.co_filename}:{code.co_name}:{name}"] = list(shown(value))
-            trace = trace.tb_next
-        found += [where for where, lines in texts.items() if any(KEY in line or HOOK in line for line in lines)]
-    return found
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that stand behind it."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in seen:
+            seen.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return iter(seen)
 
 
-async def submit(session: Session) -> None:
-    """A submit with a webhook."""
-    await session.submit(BEAR, webhook=WebhookConfig("https://example.com/hook", secret=HOOK))
+def shown(error: BaseException) -> str:
+    """All that somebody who prints, logs or stores an error gets to see of it."""
+    parts = traceback.format_exception(error)
+    for one in chain(error):
+        parts += [str(one), repr(one), repr(one.args), repr(one.__dict__), repr(getattr(one, "__notes__", ()))]
+    return "\n".join(parts)
 
 
-async def poll(session: Session) -> None:
-    """A poll, and more of what costs nothing."""
-    await session.get_task("t")
+def locals_of(error: BaseException, *, package: str = "piapi_async") -> str:
+    """The local variables of the package's frames, as an error reporter would send them along."""
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    found, waiting = [], [report]
+    while waiting:
+        one = waiting.pop()
+        frames = [frame for frame in one.stack if Path(frame.filename).parent.name == package]
+        found += [f"{frame.name}: {name}={text}" for frame in frames for name, text in (frame.locals or {}).items()]
+        waiting += [behind for behind in (one.__cause__, one.__context__) if behind is not None]
+    return "\n".join(found)
 
 
-async def cancel(session: Session) -> None:
-    """A DELETE."""
-    await session.cancel_task("t")
+def replies(secret: str, *, spoken: str = "") -> dict[str, Any]:
+    """The ways a server can fail and give away what it was told, in the field for it and in its own words."""
+    hook = {"webhook_config": {"endpoint": "https://example.com/hook", "secret": secret}}
+    told = {"code": 400, "message": f"bad key {KEY} {spoken}", "config": hook}
+    loud = {"X-Echo": KEY}
+    return {
+        "refusal": answer(told, status=400, headers=loud),
+        "unauthorized": answer({"error": f"wrong key {KEY}"}, status=401),
+        "in a 200": answer(told),
+        "limited": answer(told, status=429, headers=loud | {"Retry-After": "0"}),
+        "broken": answer(told, status=503, headers=loud),
+        "page": answer(f"<html>X-API-Key: {KEY} {spoken}</html>".encode(), status=502),
+        "no json": answer(f"{KEY} {spoken}".encode()),
+        "timeout": answer(told, status=408),
+        "half a task": task("t", config=hook)[:-60],
+        "redirect": answer(f"see {KEY}".encode(), status=302, headers={"Location": f"http://localhost/?k={KEY}"}),
+        "no http": closing(b"garbage\r\n\r\n"),
+        "cut": cut,
+        "stall": stall,
+        "failed task": task("t", "failed", config=hook, error={"message": "oops"}),
+    }
 
 
-async def history(session: Session) -> None:
-    """A page of the history."""
-    assert [one async for one in session.history(start=0, end=9)]
+async def caught(doing: Awaitable[Any]) -> PiAPIError:
+    """What something raises."""
+    with pytest.raises(PiAPIError) as info:
+        await doing
+    return info.value
 
 
-async def upload(session: Session) -> None:
-    """A free request with a body."""
-    await session.upload(b"RIFF....WAVE", filename="a.wav")
-
-
-async def unwritable(session: Session) -> None:
-    """An input that is not JSON."""
-    request = TaskRequest(model="m", task_type="t", input={"a": {1, 2}})
-    await session.submit(request, webhook=WebhookConfig("https://example.com/hook", secret=HOOK))
-
-
-REPLIES: dict[str, Reply] = {
-    "refused": answer({"code": 401, "message": f"failed to verify {KEY}"}, status=401),
-    "html": answer(b"<html>", headers={"Content-Type": "text/html"}),
-    "cut": cut,
-    "silent": stall,
-    "garbage": closing(f"{KEY} is not HTTP\r\n\r\n".encode()),
-    "error": answer(b"oops", status=500),
-    "not found": answer(b"404 page not found", status=404),
-    "elsewhere": answer(status=301, headers={"Location": f"https://example.com/{KEY}"}),
-    "too long": closing(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
-    "compressed": answer(b"nonsense", headers={"Content-Encoding": "gzip"}),
+Act = Callable[[Session, WebhookConfig], Awaitable[Any]]
+ACTS: dict[str, Act] = {
+    "submit": lambda session, webhook: session.submit(BEAR, webhook=webhook),
+    "run": lambda session, webhook: session.run(BEAR, webhook=webhook),
+    "look": lambda session, _: session.get_task("t-1"),
+    "cancel": lambda session, _: session.cancel_task("t-1"),
+    "wait": lambda session, _: session.task("t-1").wait(polling=Polling(max_errors=2)),
+    "download": lambda session, _: session.download(f"{session!r}"[9:-1] + "/a.png", "/nowhere/a.png"),
 }
 
 
-@pytest.mark.parametrize("reply", REPLIES)
-@pytest.mark.parametrize("act", [submit, poll, cancel, history, upload, unwritable])
-@pytest.mark.parametrize("client", ["own", "borrowed"])
-async def test_no_frame_of_an_error_shows_a_secret(act: Act, reply: str, client: str) -> None:
-    """Whatever goes wrong, no local variable of ours, and none of aiohttp's that we hand on, shows one."""
-    async with RawServer(REPLIES[reply]) as server, aiohttp.ClientSession() as http:
-        given = {} if client == "own" else {"http": http}
-        async with Session(KEY, base_url=server.url, retry=ONCE, timeout=3, **given) as session:
-            with pytest.raises((PiAPIError, TypeError)) as caught:
-                await act(session)
-    assert leaks(caught.value) == []
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("name", replies(""))
+async def test_nothing_that_is_shown_holds_a_secret(name: str, secret: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Errors with all their causes, their attributes and tracebacks, events and logs: none shows key or secret."""
+    caplog.set_level(logging.DEBUG)
+    log = EventLog()
+    limit = aiohttp.ClientTimeout(total=2)
+    webhook = WebhookConfig("https://example.com/hook", secret=secret)
+    texts = [repr(webhook), str(webhook)]
+    # A submit knows its webhook's secret; a look at a task from elsewhere knows the field where it stands.
+    paying, looking = replies(secret, spoken=secret)[name], replies(secret)[name]
+    async with RawServer(paying) as server:
+        async with Session(KEY, base_url=server.url, timeout=limit, retry=ONCE, observers=[log]) as session:
+            for act in ("submit", "run", "look", "cancel", "wait"):
+                server.replies = [paying if act in ("submit", "run") else looking]
+                try:
+                    value = await ACTS[act](session, webhook)
+                except PiAPIError as error:
+                    texts.append(shown(error))
+                else:
+                    texts += [repr(value), str(value), repr(getattr(value, "info", None))]
+            texts += [repr(session), repr(session.task("t")), repr(session.__dict__), repr(vars(session).values())]
+    texts += [repr(log), *map(str, log), caplog.text, *(repr(record.__dict__) for record in caplog.records)]
+    everything = "\n".join(texts)
+    assert KEY not in everything
+    assert secret not in everything
+    assert log
 
 
-@pytest.mark.parametrize("act", [submit, poll])
-async def test_no_frame_shows_a_secret_where_nobody_listens(act: Act) -> None:
-    """The same where no connection comes about."""
+async def test_key_is_not_shown_when_nobody_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """A refused connection shows the host and not the key."""
+    caplog.set_level(logging.DEBUG)
     async with refusing() as url, Session(KEY, base_url=url, retry=ONCE) as session:
-        with pytest.raises(PiAPIError) as caught:
-            await act(session)
-    assert leaks(caught.value) == []
+        texts = [shown(await caught(session.submit(BEAR))), shown(await caught(session.get_task("t")))]
+    assert KEY not in "\n".join([*texts, caplog.text])
 
 
-async def test_no_frame_of_a_cancel_shows_a_secret() -> None:
-    """The frames of a wait, and of a submit, that is cancelled in the middle of a request."""
-    async with RawServer(stall) as server, Session(KEY, base_url=server.url, timeout=2) as session:
-        for act in (submit, poll):
-            doing = asyncio.ensure_future(act(session))
-            await asyncio.sleep(1)
-            doing.cancel()
-            with pytest.raises(asyncio.CancelledError) as caught:
-                await doing
-            assert leaks(caught.value) == []
+async def test_key_is_not_shown_by_a_failed_download(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither key nor password leaks when a result cannot be fetched; the key was not even sent."""
+    caplog.set_level(logging.DEBUG)
+    texts = []
+    for reply in (answer(b"<html>"), answer(status=404), cut, closing(b"garbage\r\n\r\n")):
+        async with RawServer(reply) as server, Session(KEY, base_url=server.url, retry=ONCE) as session:
+            texts.append(shown(await caught(session.download(f"{server.url}/a.png", tmp_path))))
+            assert not any(KEY.encode() in received.head for received in server.received)
+    assert KEY not in "\n".join([*texts, caplog.text])
 
 
-@pytest.mark.parametrize(
-    ("given", "kind"),
-    [
-        ({"api_key": f"{KEY} {KEY}"}, ConfigurationError),
-        ({"api_key": KEY, "timeout": -1}, ValueError),
-        ({"api_key": KEY, "base_url": "nonsense"}, ConfigurationError),
-        ({"api_key": KEY, "max_spend_usd": "1"}, TypeError),
-        ({"api_key": KEY, "observers": 5}, TypeError),
-        ({"base_url": "nonsense"}, ConfigurationError),
-    ],
-)
-def test_a_session_that_cannot_be_made_shows_no_key(
-    given: dict[str, Any], kind: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither the constructor's own argument nor the environment's value is shown by a frame."""
-    monkeypatch.setenv("PIAPI_API_KEY", KEY)
-    with pytest.raises(kind) as caught:
-        Session(**given)
-    assert leaks(caught.value) == []
+async def test_server_that_shows_the_key_in_its_headers_is_not_repeated() -> None:
+    """The headers that an `APIError` keeps are cleaned like its body."""
+    reply = answer({"code": 400, "message": "no"}, status=400, headers={"X-Echo": f"key={KEY}", "X-Other": "1"})
+    async with RawServer(reply) as server, Session(KEY, base_url=server.url) as session:
+        error = await caught(session.get_task("t"))
+    assert isinstance(error, APIError)
+    assert error.headers["x-echo"] == "key=***"
+    assert error.headers["x-other"] == "1"
 
 
-@pytest.mark.parametrize("endpoint", ["nonsense", 5])
-def test_a_webhook_that_cannot_be_made_shows_no_secret(endpoint: Any) -> None:
-    """The same for a webhook's secret; what is not a string is refused as such."""
-    with pytest.raises((TypeError, ValueError)) as caught:
-        WebhookConfig(endpoint, secret=HOOK)
-    assert leaks(caught.value) == []
-    with pytest.raises(TypeError, match="secret"):
-        WebhookConfig("https://example.com", secret=5)  # type: ignore[arg-type]
+async def test_redacted_error_still_tells_its_reason() -> None:
+    """What is not secret in the server's words stays."""
+    reply = answer({"code": 400, "message": f"key {KEY} has no plan for flux"}, status=400)
+    async with RawServer(reply) as server, Session(KEY, base_url=server.url) as session:
+        error = await caught(session.submit(BEAR))
+    assert isinstance(error, APIError)
+    assert error.message == "key *** has no plan for flux"
+    assert "no plan for flux" in error.body
 
 
-def test_the_walk_through_frames_finds_what_is_there() -> None:
-    """A plain key in a dictionary of a frame outside of the tests is found, so the other tests see something."""
-
-    def fails(_: object) -> str:
-        raise KeyError("oops")
-
-    with pytest.raises(KeyError) as caught:
-        sorted([KEY], key=fails)
-    assert leaks(caught.value) == []
-    with pytest.raises(KeyError) as caught:
-        reprlib.recursive_repr()(fails)({"headers": KEY})
-    assert any("reprlib" in where for where in leaks(caught.value))
-
-
-def test_a_secret_is_a_text_that_is_not_shown() -> None:
-    """It equals, formats and travels as the text; alone and in anything else its `repr` is masked."""
-    secret = Secret("hush")
-    assert (secret == "hush", f"{secret}", str(secret), len(secret)) == (True, "hush", "hush", 4)
-    assert (repr(secret), repr({"a": [secret]}), repr(Secret())) == ("'***'", "{'a': ['***']}", "''")
-    for other in (pickle.loads(pickle.dumps(secret)), copy.deepcopy(secret)):
-        assert (other == "hush", repr(other)) == (True, "'***'")
-    assert (masked(None), masked(5)) == (None, 5)
+async def test_cancelled_submit_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    """What a cancelled submit tells in its events and its logs holds no secret either."""
+    caplog.set_level(logging.DEBUG)
+    log = EventLog()
+    webhook = WebhookConfig("https://example.com/hook", secret=SECRETS[0])
+    async with RawServer(stall) as server, Session(KEY, base_url=server.url, observers=[log]) as session:
+        submitting = asyncio.ensure_future(session.submit(BEAR, webhook=webhook))
+        await asyncio.sleep(1)
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError) as info:
+            await submitting
+    text = "\n".join([shown(info.value), repr(log), *map(str, log), caplog.text])
+    assert KEY not in text
+    assert SECRETS[0] not in text
+    assert log
 
 
-async def test_the_webhooks_secret_is_sent_as_it_is() -> None:
-    """What is masked where it is shown goes over the wire, and can be compared and formatted."""
-    webhook = WebhookConfig("https://example.com/hook", secret=HOOK)
-    assert webhook == WebhookConfig("https://example.com/hook", secret=HOOK)
-    assert webhook != WebhookConfig("https://example.com/hook")
-    assert f"{webhook.secret}" == webhook.secret == HOOK
-    async with RawServer(task()) as server, Session(KEY, base_url=server.url) as session:
-        await session.submit(BEAR, webhook=webhook)
-        (received,) = server.received
-    assert HOOK.encode() in received.body
-    assert ("X-API-Key", KEY) in received.headers
-
-
-@pytest.mark.parametrize("reply", ["cut", "garbage", "too long", "silent"])
-async def test_the_causes_of_an_error_have_no_frames_of_aiohttp(reply: str) -> None:
-    """Those hold the request's bytes, with the key in them, and the picture that was to be sent."""
-    async with RawServer(REPLIES[reply]) as server:
-        async with Session(KEY, base_url=server.url, retry=ONCE, timeout=3) as session:
-            with pytest.raises(PiAPIError) as caught:
-                await submit(session)
-    error: BaseException | None = caught.value
-    kinds = []
-    while error is not None:
-        kinds.append(type(error))
-        frames = traceback.extract_tb(error.__traceback__)
-        assert not [frame for frame in frames if "/aiohttp/" in frame.filename]
-        error = error.__cause__
-    assert len(kinds) > 2
+async def test_saved_picture_tells_no_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that goes well logs at DEBUG what it did, without key or secret."""
+    caplog.set_level(logging.DEBUG)
+    log = EventLog()
+    webhook = WebhookConfig("https://example.com/hook", secret=SECRETS[0])
+    echoed = {"webhook_config": {"endpoint": webhook.endpoint, "secret": webhook.secret}}
+    async with RawServer(answer(PNG)) as host:
+        done = task("t", "completed", config=echoed, output={"image_url": f"{host.url}/a.png"})
+        async with RawServer(task("t", config=echoed), done) as server:
+            async with Session(KEY, base_url=server.url, observers=[log]) as session:
+                info = await session.run(BEAR, webhook=webhook)
+                await session.save(info, tmp_path)
+        assert not any(KEY.encode() in received.head for received in host.received)
+    text = "\n".join([repr(info), repr(log), *map(str, log), caplog.text])
+    assert "saved" in caplog.text
+    assert KEY not in text
+    assert SECRETS[0] not in text
+    assert info.raw["config"] == echoed
