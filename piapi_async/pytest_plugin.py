@@ -175,7 +175,8 @@ def _async_fixtures() -> ModuleType:
     @pytest_asyncio.fixture(loop_scope="function")
     async def _piapi_session(_piapi_emulator: "Emulator") -> "AsyncIterator[Session]":
         # Imported late: pytest loads the plugin in every project.
-        from piapi_async import Backoff, Polling, Session  # noqa: PLC0415
+        from piapi_async.polling import Backoff, Polling  # noqa: PLC0415
+        from piapi_async.session import Session  # noqa: PLC0415
 
         eager = Polling(wait=Backoff(initial=0.01, maximum=1.0, jitter=0.0))
         async with Session(_piapi_emulator.api_key, base_url=_piapi_emulator.url, polling=eager) as session:

@@ -24,10 +24,14 @@ HISTORY = "/api/open/tasks/histories"
 
 def learned(*ahead: float, took: float = 0.2) -> float:
     """What a clock makes of servers that are ahead by so many seconds, one answer each."""
-    clock = Clock()
-    for seconds in ahead:
-        clock.learn(float(int(time.time() + seconds)), took=took)
-    return clock.offset
+
+    async def answered() -> float:
+        clock = Clock()
+        for seconds in ahead:
+            clock.learn(float(int(time.time() + seconds)), took=took)
+        return clock.offset
+
+    return asyncio.run(answered())
 
 
 @given(ahead=st.floats(-20 * 86400, 20 * 86400), took=st.floats(0, 100), count=st.integers(2, 9))

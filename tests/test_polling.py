@@ -615,7 +615,6 @@ def model(script: list[Seen], *, looks: int, most: int) -> Seen | None:
 # Strategies of tenacity's, and such as are wrong.
 
 
-@pytest.mark.still_time
 async def test_a_thousand_interleaved_waits_keep_their_own_counts() -> None:
     """Waits that share a policy and tenacity's own random wait are each polled by their own count of attempts.
 

@@ -125,7 +125,6 @@ def test_each_number_has_its_least_value(field: str, least: int) -> None:
 
 
 STEADY = {"wait_jitter": 0.0}
-pytestmark = pytest.mark.still_time
 
 
 async def test_what_succeeds_is_not_tried_again() -> None:
