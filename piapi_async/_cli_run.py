@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import attrs
@@ -160,7 +159,7 @@ class _Supervisor:
         working = asyncio.ensure_future(work)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         if self._is_to_end:  # the signal came before there was anything to cancel
             working.cancel()
             task.cancel()
