@@ -274,9 +274,10 @@ async def test_broken_picture_is_never_kept(
 
 
 async def test_what_only_decoding_shows_is_never_kept(tmp_path: Path) -> None:
-    """A JPEG with its beginning and its end and nothing between is found out where Pillow is installed."""
-    hollow = JPEG[: JPEG.index(b"\xff\xc4")] + b"\xff\xd9"
-    async with RawServer(answer(hollow)) as server, Session("k", base_url=server.url) as session:
+    """A JPEG that begins and ends as it should, with a table that cannot be, is found out where Pillow is installed."""
+    table = JPEG.index(b"\xff\xc4") + 5
+    broken = JPEG[:table] + b"\xff" * 16 + JPEG[table + 16 :]
+    async with RawServer(answer(broken)) as server, Session("k", base_url=server.url) as session:
         with pytest.raises(OutputError, match="broken image/jpeg: it cannot be decoded"):
             await session.download(f"{server.url}/a", tmp_path)
     assert list(tmp_path.iterdir()) == []
