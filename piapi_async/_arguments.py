@@ -4,6 +4,7 @@ import inspect
 import ipaddress
 import math
 import os
+import sys
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Literal
@@ -170,10 +171,11 @@ def points(usd: object) -> int | None:
 
 def seconds(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
     """Refuse what is not a number of seconds within bounds."""
+    value = _media.python_scalar(value)
     allowed = f"seconds > {above:g}" if above > -math.inf else f"seconds >= {at_least:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
-    if not (above < value < math.inf and value >= at_least):
+    if not (above < value <= sys.float_info.max and value >= at_least):
         raise _checks.refuse(ValueError, name=name, allowed=allowed, value=value)
 
 

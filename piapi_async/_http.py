@@ -5,6 +5,7 @@ import base64
 import ipaddress
 import math
 import re
+import sys
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +16,7 @@ import attrs
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from piapi_async import _checks, errors
+from piapi_async import _checks, _media, errors
 from piapi_async._calls import Call
 from piapi_async._clock import Clock
 from piapi_async._content import Content
@@ -483,10 +484,11 @@ def time_limits(given: object) -> aiohttp.ClientTimeout:
     """
     if isinstance(given, aiohttp.ClientTimeout):
         return given
+    given = _media.python_scalar(given)
     allowed = "seconds > 0, or an aiohttp.ClientTimeout"
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=given)
-    if not 0 < given < math.inf:
+    if not 0 < given <= sys.float_info.max:
         raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=given)
     return aiohttp.ClientTimeout(total=given, sock_connect=min(given, CONNECT), sock_read=min(given, SILENCE))
 

@@ -18,7 +18,7 @@ from piapi_async import errors
 from piapi_async._clock import Clock
 from piapi_async._learning import lasted
 from piapi_async.polling import Backoff, Learned, Polling, TaskWait
-from piapi_async.retry import RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after
+from piapi_async.retry import RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after, warn_of
 from piapi_async.task import TaskInfo, TaskStatus
 
 LAST_POLL = 5.0
@@ -66,9 +66,12 @@ def learn(polling: Polling, info: TaskInfo, *, began: float | None, least: float
         most: How old it was when it was first seen to be.
     """
     if isinstance(polling.wait, Learned) and info.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
-        seconds, queued = lasted(info)
         between = None if began is None else (least, most)
-        polling.wait.observe((info.model, info.task_type), seconds, queued=queued, began=began, between=between)
+        try:
+            seconds, queued = lasted(info)
+            polling.wait.observe((info.model, info.task_type), seconds, queued=queued, began=began, between=between)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the task that was just seen to end
+            warn_of(polling.wait, error, instead="learning nothing from this task")
 
 
 def urgency(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) -> float:
@@ -85,7 +88,11 @@ def urgency(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) ->
     """
     if not isinstance(polling.wait, Learned):
         return 0.0
-    return URGENT * polling.wait.urgency((info.model, info.task_type), age, since=age - seen_ago)
+    try:
+        return URGENT * polling.wait.urgency((info.model, info.task_type), age, since=age - seen_ago)
+    except Exception as error:  # noqa: BLE001 - as above
+        warn_of(polling.wait, error, instead="polling without priority")
+        return 0.0
 
 
 def is_young(submitted_at: float | None, *, clock: Clock) -> bool:
@@ -133,6 +140,7 @@ class Poller(TaskWait):
     error: BaseException | None = attrs.field(default=None, init=False)
     _begun: float | None = attrs.field(default=None, init=False)
     _failing_since: float | None = attrs.field(default=None, init=False)
+    _is_refused: bool = attrs.field(default=False, init=False)
     _refusals: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
 
@@ -169,6 +177,7 @@ class Poller(TaskWait):
     def saw(self, info: TaskInfo, *, at: float) -> None:
         """Note a poll that succeeded."""
         self.info, self.polled_at, self._was_seen, self._refusals = info, at, True, 0
+        self._is_refused = False
         self.failing_for, self._failing_since = 0.0, None
         if self.submitted_at is not None:
             self.age = at - self.submitted_at
@@ -184,7 +193,8 @@ class Poller(TaskWait):
         now = self.clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         self.failing_for = now - self._failing_since
-        self._refusals += self._is_refusal(error)
+        self._is_refused = self._is_refusal(error)
+        self._refusals += self._is_refused
 
     def _is_refusal(self, error: errors.PiAPIError) -> bool:
         """Whether the service itself says no.
@@ -197,15 +207,14 @@ class Poller(TaskWait):
             return False
         if isinstance(error, errors.NotFoundError) and is_young(self.submitted_at, clock=self.clock):
             return False
-        return error.is_enveloped or error.status == 401 or not self._was_seen  # noqa: PLR2004 - HTTP's Unauthorized
+        return _is_of_piapi(error) or not self._was_seen
 
     def is_refused(self, state: tenacity.RetryCallState) -> bool:
-        """Whether the last poll, and those before it, were refused often enough to believe it."""
-        if not self._refusals:
+        """Whether the last poll, and others since the task was last seen, were refused often enough to believe it."""
+        if not self._is_refused:
             return False
-        error = error_of(state)
-        is_clear = isinstance(error, errors.APIError) and (error.is_enveloped or error.status == 401)  # noqa: PLR2004
-        return self._refusals >= (self.polling.max_errors if self._was_seen or not is_clear else 1)
+        is_clear = not self._was_seen and _is_of_piapi(error_of(state))
+        return is_clear or self._refusals >= self.polling.max_errors
 
     def is_over_time(self, state: tenacity.RetryCallState) -> bool:
         """Whether no further poll may begin; one is made in any case, also of a task that was known before."""
@@ -219,6 +228,10 @@ class Poller(TaskWait):
         now = self.clock.monotonic()
         state.start_time, state.outcome_timestamp = now - self.waited, now
         return ask_stop(self.polling.stop, state)
+
+
+def _is_of_piapi(error: BaseException | None) -> bool:
+    return isinstance(error, errors.APIError) and (error.is_enveloped or error.status == 401)  # noqa: PLR2004
 
 
 async def _attempt(poller: Poller) -> TaskInfo | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -296,7 +297,7 @@ def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | No
     allowed = "seconds >= 0, or None for no limit"
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
         raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=limit)
-    if limit is not None and not limit >= 0:
+    if limit is not None and not (0 <= limit <= sys.float_info.max or limit == math.inf):
         raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=limit)
     return limit
 

@@ -263,10 +263,20 @@ def ask_wait(wait: WaitStrategy, state: tenacity.RetryCallState, *, fallback: Wa
 def ask_stop(stop: StopStrategy, state: tenacity.RetryCallState) -> bool:
     """Whether a strategy says to stop; where it raises, it does not, and there is one warning for each strategy."""
     try:
-        return bool(stop(state))
+        is_enough: Any = stop(state)
+        if not inspect.isawaitable(is_enough):
+            return bool(is_enough)
+        if inspect.iscoroutine(is_enough):
+            is_enough.close()
+        _warn(stop, "is asynchronous, which a stop cannot be", instead="continuing without it")
     except Exception as error:  # noqa: BLE001 - as above
-        _warn(stop, _raised(error), instead="going on without it")
-        return False
+        warn_of(stop, error, instead="continuing without it")
+    return False
+
+
+def warn_of(strategy: object, error: Exception, *, instead: str) -> None:
+    """Warn, once for each strategy, of what it raised, and tell what is done instead."""
+    _warn(strategy, _raised(error), instead=instead)
 
 
 def _is_seconds(value: Any) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 import tenacity
 from raw_server import RawServer, answer, cut, holding, stall, task
@@ -13,6 +14,7 @@ from piapi_async import (
     Backoff,
     Governor,
     Img2Img,
+    Learned,
     Polling,
     RetryPolicy,
     Session,
@@ -691,3 +693,82 @@ async def test_timeout_of_the_wrong_type_is_refused(limit: Any) -> None:
         with pytest.raises(TypeError, match=r"^timeout must be seconds >= 0, or None for no limit, got"):
             await session.task("t-1").wait(timeout=limit)
         assert server.received == []
+
+
+class _BrokenLearned(Learned):
+    """A learner with mistakes in it."""
+
+    def observe(self, *others: Any, **more: Any) -> None:  # noqa: ARG002 - as it is called
+        """Learn nothing."""
+        raise ZeroDivisionError("observe")
+
+    def urgency(self, *others: Any, **more: Any) -> float:  # noqa: ARG002 - as it is called
+        """Know nothing."""
+        raise KeyError("urgency")
+
+
+async def test_a_mistake_in_what_learns_costs_one_warning() -> None:
+    """Whatever goes wrong while a policy learns, or says which poll matters most, the finished task is seen."""
+    polling = Polling(wait=_BrokenLearned(prior=EACH_SECOND.wait))
+    governor = Governor(requests_per_second=1)  # so that polls wait for their turn, and are asked how urgent they are
+    replies = [task("t-1", "processing"), task("t-2", "processing"), *[task(None, "completed")] * 4]
+    async with RawServer(*replies) as server:
+        async with Session("k", base_url=server.url, governor=governor) as session:
+            handles = [session.task("t-1"), session.task("t-2")]
+            with pytest.warns(RuntimeWarning) as told:
+                infos = await asyncio.gather(*(handle.wait(polling=polling) for handle in handles))
+            assert [info.status for info in infos] == ["completed"] * 2
+            assert await handles[0] is infos[0]
+    assert len(told) == 1
+
+
+PAGE = answer(b"<html>Attention Required! | Cloudflare</html>", status=403)
+
+
+def enveloped(status: int) -> bytes:
+    """An error in PiAPI's form."""
+    return answer({"code": status, "data": None, "message": "no"}, status=status)
+
+
+@pytest.mark.parametrize("then", [503, 500, 429])
+async def test_an_outage_after_a_page_of_something_in_front_passes(then: int) -> None:
+    """What ends a wait is a refusal, not an outage that follows what looked like one; also of a task never seen."""
+    async with RawServer(PAGE, enveloped(then), task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url) as session:
+            assert (await session.task("t-1").wait(polling=EACH_SECOND)).status == "completed"
+
+
+class _Awaitable:
+    """What can be awaited, and need not be."""
+
+    def __await__(self) -> Any:
+        """Give nothing."""
+        return iter(())
+
+
+async def _stop(_state: object) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("stop", [_stop, lambda _state: _Awaitable()])
+async def test_a_stop_that_is_asynchronous_ends_nothing(stop: Any) -> None:
+    """It would be true at the first poll; it costs one warning, and the wait continues."""
+    polling = Polling(wait=EACH_SECOND.wait, stop=stop)
+    async with RawServer(task("t-1", "processing"), task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url) as session:
+            with pytest.warns(RuntimeWarning, match="asynchronous"):
+                assert (await session.task("t-1").wait(polling=polling)).status == "completed"
+
+
+async def test_seconds_that_no_clock_has_are_refused_before_anything_is_paid() -> None:
+    """A number beyond a float's range is told as such; NumPy's numbers are numbers."""
+    async with RawServer(task("t-1", "completed")) as server:
+        async with Session("k", base_url=server.url, timeout=np.int64(30)) as session:  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="timeout"):
+                await session.run(BEAR, timeout=10**400)
+            with pytest.raises(ValueError, match="timeout"):
+                await session.find(BEAR, since=1.0, timeout=10**400)
+            assert (await session.task("t-1").wait(timeout=np.float32(5))).status == "completed"  # type: ignore[arg-type]
+        assert len(server.received) == 1
+    with pytest.raises(ValueError, match="timeout"):
+        Session("k", timeout=10**400)
