@@ -429,7 +429,8 @@ def _beginning(body: bytes) -> Any:
             closers.append("}" if mark == "{" else "]")
         elif mark in ("}", "]"):
             closers.pop()
-        ends.append((at, "".join(reversed(closers))))
+        if at < len(text) or mark in "{[}]:," or mark.startswith('"'):  # more of a bare value may have followed
+            ends.append((at, "".join(reversed(closers))))
     # A name without its value, a comma or half a number are no good ends: the one before them is.
     for end, closing in reversed(ends):
         with suppress(ValueError, RecursionError):
