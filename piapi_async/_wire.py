@@ -356,7 +356,8 @@ def _nothing_made(answer: Answer, payload: object) -> type[errors.APIError] | No
     maintenance; of the balance only PiAPI speaks.
     """
     if isinstance(payload, dict):
-        if _named(payload):
+        # A gateway's 5xx has no envelope; its words may be about something else.
+        if _named(payload) or (answer.status >= 500 and not _is_enveloped(payload)):  # noqa: PLR2004
             return None
         said = "\n".join(_said(payload))
         return next((kind for words, kind in _NOTHING_MADE.items() if words.search(said)), None)

@@ -299,6 +299,11 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
                 (400, b'{"code":400,"task_id":"T1"}', False),
             )
         ],
+        pytest.param(
+            answered(502, b'{"message":"upstream said: invalid request"}'),
+            *(False, False, True),
+            id="known words of a gateway",
+        ),
         pytest.param(answered(521, b'{"code":521,"message":"x"}'), False, False, True, id="521 in PiAPI's own form"),
         pytest.param(
             answered(500, b'{"code":500,"message":"Service is under maintenance"}'),
