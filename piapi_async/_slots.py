@@ -16,6 +16,7 @@ from typing import Self
 import attrs
 
 from piapi_async import errors
+from piapi_async.events import logger
 from piapi_async.task import TaskInfo
 
 Poll = Callable[[str], Awaitable[object]]
@@ -112,6 +113,7 @@ class SlotPool:
         self.tasks: dict[str, Slot] = {}
         self._unwatched = 0
         self._poller: asyncio.Task[None] | None = None
+        self._is_bug_told = False
         self.held = self.in_flight = self.accepted_tasks = 0
         self.on_change: Callable[[], None] = lambda: None
         self.is_blocked: Callable[[], bool] = lambda: False
@@ -238,6 +240,10 @@ class SlotPool:
                     self.release(slot)
                 except errors.PiAPIError:
                     continue
+                except Exception:  # noqa: BLE001 - a bug of a middleware, say, must not hold up submits for good
+                    if not self._is_bug_told:
+                        logger.exception("polling task %s failed; it is polled again", slot.task_id)
+                    self._is_bug_told = True
 
 
 def _due(slot: Slot) -> float:

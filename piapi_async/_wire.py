@@ -309,6 +309,9 @@ def _failure(
         "is_enveloped": _is_enveloped(payload),
         "task_id": _named_id(answer.body),
     }
+    is_named = bool(_named(payload))
+    if is_named:  # it may have been made, and refused or cut short afterwards
+        parts["safe_to_resubmit"] = False
     said = parts["message"] or "no reason given"
     if is_redirect:
         # Not followed: it would carry the API key to wherever it points. A POST that is redirected was not accepted.
@@ -325,7 +328,7 @@ def _failure(
     if by_words is not None and (kind in _VAGUE or by_words is errors.InsufficientCreditsError):
         kind = by_words
         parts["safe_to_resubmit"] = True
-    elif answer.status in errors.ORIGIN_NOT_REACHED and not parts["is_enveloped"]:
+    elif answer.status in errors.ORIGIN_NOT_REACHED and not (parts["is_enveloped"] or is_named):
         parts["safe_to_resubmit"] = True
     text = f"PiAPI answered {status}: {said}"
     if kind in (errors.RateLimitError, errors.ServerError):
@@ -353,7 +356,8 @@ def _nothing_made(answer: Answer, payload: object) -> type[errors.APIError] | No
     maintenance; of the balance only PiAPI speaks.
     """
     if isinstance(payload, dict):
-        if _id(_mapping(payload.get("data"))).strip() or _id(payload).strip():
+        # A gateway's 5xx has no envelope; its words may be about something else.
+        if _named(payload) or (answer.status >= 500 and not _is_enveloped(payload)):  # noqa: PLR2004
             return None
         said = "\n".join(_said(payload))
         return next((kind for words, kind in _NOTHING_MADE.items() if words.search(said)), None)
@@ -426,7 +430,8 @@ def _beginning(body: bytes) -> Any:
             closers.append("}" if mark == "{" else "]")
         elif mark in ("}", "]"):
             closers.pop()
-        ends.append((at, "".join(reversed(closers))))
+        if at < len(text) or mark in "{[}]:," or mark.startswith('"'):  # more of a bare value may have followed
+            ends.append((at, "".join(reversed(closers))))
     # A name without its value, a comma or half a number are no good ends: the one before them is.
     for end, closing in reversed(ends):
         with suppress(ValueError, RecursionError):
@@ -498,6 +503,12 @@ def _task_object(payload: object, *, is_refusal: bool) -> Mapping[str, Any] | No
         if _id(task).strip() and (not is_refusal or _text(task.get("status"))):
             return task
     return None
+
+
+def _named(payload: object) -> str:
+    """The id of the task that an answer names, in its envelope or without one; empty where it names none."""
+    outer = _mapping(payload)
+    return _id(_mapping(outer.get("data"))).strip() or _id(outer).strip()
 
 
 def _id(task: Mapping[str, Any]) -> str:

@@ -290,6 +290,20 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
             pytest.param(answered(200, b'{"code":%d}' % code), False, False, True, id=f"{code} inside 200")
             for code in (408, 499, 500, 504, 521, 1100, 10000)
         ],
+        *[
+            pytest.param(answered(status, body), False, False, look, id=f"{status} that names a task")
+            for status, body, look in (
+                (429, b'{"code":429,"data":{"task_id":"T1"}}', True),
+                (200, b'{"code":429,"data":{"task_id":"T1"}}', True),
+                (521, b'{"data":{"task_id":"T1"}}', True),
+                (400, b'{"code":400,"task_id":"T1"}', False),
+            )
+        ],
+        pytest.param(
+            answered(502, b'{"message":"upstream said: invalid request"}'),
+            *(False, False, True),
+            id="known words of a gateway",
+        ),
         pytest.param(answered(521, b'{"code":521,"message":"x"}'), False, False, True, id="521 in PiAPI's own form"),
         pytest.param(
             answered(500, b'{"code":500,"message":"Service is under maintenance"}'),

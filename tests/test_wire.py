@@ -439,6 +439,21 @@ def test_an_answer_that_carries_a_task_is_a_task(body: object, status: int) -> N
     assert decoded(body, status=status).task_id == CREATED["data"]["task_id"]
 
 
+@pytest.mark.parametrize("length", range(len(b'{"data":{"task_id":123456')))
+def test_a_number_that_is_cut_off_is_not_an_id(length: int) -> None:
+    """An id whose digits may go further is not a task's: an answer cut anywhere in it leaves the submit in doubt."""
+    lost = errors.ConnectionLostError("lost")
+    given_answer = _wire.Answer(status=200, headers={}, body=b'{"data":{"task_id":123456'[: length + 1], cut=lost)
+    with pytest.raises(errors.ConnectionLostError):
+        _wire.decode_submit(given_answer, now=0)
+
+
+def test_a_number_that_ends_is_an_id() -> None:
+    """What follows the digits shows that they are all of it, also where the answer is cut just after."""
+    given_answer = _wire.Answer(status=200, headers={}, body=b'{"data":{"task_id":123456,')
+    assert _wire.decode_submit(given_answer, now=0).task_id == "123456"
+
+
 def test_a_refusal_with_an_id_but_no_status_is_a_refusal() -> None:
     """An error that only names a task is an error; a success that only names one is a task of unknown status."""
     named = {"code": 400, "data": {"task_id": "3f2a", "status": ""}, "message": "bad"}
