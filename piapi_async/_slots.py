@@ -8,6 +8,7 @@ be asked about since its session is closed: nobody waits for ever.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Self
 import attrs
 
 from piapi_async import errors
+from piapi_async._watch import VISIBLE_AFTER
 from piapi_async.events import logger
 from piapi_async.task import TaskInfo
 
@@ -27,6 +29,9 @@ GIVE_UP_SECONDS = 900.0
 
 MIN_POLL_SECONDS, MAX_POLL_SECONDS, AGE_PER_POLL = 1.0, 10.0, 5.0
 """Such a task is polled each time it is a fifth older, but not more often than each second, nor less than each ten."""
+
+MAX_POLLS = 10
+"""How many such tasks are polled at once."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -118,11 +123,21 @@ class SlotPool:
         self.on_change: Callable[[], None] = lambda: None
         self.is_blocked: Callable[[], bool] = lambda: False
         if before is not None:
-            self.tasks = before.tasks
+            self.tasks = before.hand_over()
             for slot in self.tasks.values():
                 slot.pool, slot.watchers, slot.is_counted = self, 0, True
                 slot.accepted_at = slot.polled_at = self._loop.time()
             self.held = self.in_flight = self.accepted_tasks = self._unwatched = len(self.tasks)
+
+    def hand_over(self) -> dict[str, Slot]:
+        """Give the tasks to another event loop's pool; this one's loop may run again, and must not count them then."""
+        tasks, self.tasks = self.tasks, {}
+        for slot in tasks.values():
+            self.held -= slot.is_held
+            self.in_flight -= slot.is_sent
+            self.accepted_tasks -= slot.is_counted
+        self._unwatched = 0
+        return tasks
 
     @property
     def waiting(self) -> int:
@@ -226,24 +241,47 @@ class SlotPool:
             self._poller = None
 
     async def _poll_unwatched(self) -> None:
-        while unwatched := [slot for slot in self.tasks.values() if slot.watchers == 0]:
-            slot, now = min(unwatched, key=_due), self._loop.time()
-            if _is_given_up(slot, now=now):
-                self.release(slot)
-            elif (wait := _due(slot) - now) > 0:
-                await asyncio.sleep(wait)
-            else:
-                slot.polled_at = now
-                try:
-                    await slot.poll()
-                except errors.ConfigurationError:  # its session is closed
-                    self.release(slot)
-                except errors.PiAPIError:
-                    continue
-                except Exception:  # noqa: BLE001 - a bug of a middleware, say, must not hold up submits for good
-                    if not self._is_bug_told:
-                        logger.exception("polling task %s failed; it is polled again", slot.task_id)
-                    self._is_bug_told = True
+        """Poll them side by side, so that one whose answer does not come holds up no other."""
+        polls: dict[asyncio.Task[None], Slot] = {}
+        try:
+            while True:  # until `poll_unwatched` cancels it
+                now = self._loop.time()
+                unwatched = [slot for slot in self.tasks.values() if slot.watchers == 0]
+                for slot in unwatched:
+                    if _is_given_up(slot, now=now):
+                        self.release(slot)
+                idle = sorted(set(unwatched) & set(self.tasks.values()) - set(polls.values()), key=_due)
+                for slot in idle[: MAX_POLLS - len(polls)]:
+                    if _due(slot) <= now:
+                        slot.polled_at = now
+                        polls[self._loop.create_task(self._poll(slot))] = slot
+                next_due = min((_due(slot) for slot in idle if slot not in polls.values()), default=math.inf)
+                pause = max(0.0, min(next_due - now, MAX_POLL_SECONDS))
+                if polls:
+                    done, _ = await asyncio.wait(polls, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                    for poll in done:
+                        del polls[poll]
+                else:
+                    await asyncio.sleep(pause)
+        finally:
+            for poll in polls:
+                poll.cancel()
+
+    async def _poll(self, slot: Slot) -> None:
+        try:
+            await slot.poll()
+        except errors.ConfigurationError:  # its session is closed
+            self.release(slot)
+        except errors.NotFoundError as error:
+            is_visible = self._loop.time() - slot.accepted_at >= VISIBLE_AFTER
+            if error.is_enveloped and is_visible and slot.task_id is not None:
+                self.release(slot)  # the service knows no such task, so that it will never be seen to end
+        except errors.PiAPIError:
+            pass
+        except Exception:  # noqa: BLE001 - a bug of a middleware, say, must not hold up submits for good
+            if not self._is_bug_told:
+                logger.exception("polling task %s failed; it is polled again", slot.task_id)
+            self._is_bug_told = True
 
 
 def _due(slot: Slot) -> float:

@@ -9,9 +9,11 @@ from contextlib import suppress
 import pytest
 
 from piapi_async import Backoff, Governor, Img2Img, Polling, Session, TaskHandle, TaskInfo
+from piapi_async._watch import VISIBLE_AFTER
 from piapi_async.emulator import Constant, Emulator
-from piapi_async.errors import InvalidRequestError, WaitTimeoutError
+from piapi_async.errors import InvalidRequestError, NotFoundError, WaitTimeoutError
 from piapi_async.task import TaskStatus
+from piapi_async.testing import VirtualTimeLoop
 
 BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
 POLLING = Polling(wait=Backoff(initial=1, maximum=1, jitter=0))
@@ -173,7 +175,7 @@ async def test_a_session_that_is_closed_holds_nobody_up() -> None:
 
 async def test_a_task_that_never_ends_holds_others_up_for_a_quarter_of_an_hour() -> None:
     """Whether polls show no end or fail: after 15 minutes a task that nobody waits for no longer counts."""
-    for fault in (None, "404"):
+    for fault in (None, "503"):
         async with Emulator(queue_delay=Constant(0.5), durations=Constant(10**5)) as server:
             async with Session(server.api_key, base_url=server.url, max_in_flight=1) as session:
                 await session.submit(BEAR)
@@ -236,3 +238,51 @@ async def test_a_bug_in_a_poll_ends_no_wait(caplog: pytest.LogCaptureFixture) ->
     async with asyncio.timeout(60), governor.slot():
         assert seen["t"] == 3
     assert [record.message for record in caplog.records] == ["polling task t failed; it is polled again"]
+
+
+async def test_a_poll_that_is_not_answered_holds_up_no_other() -> None:
+    """Tasks that nobody waits for are polled side by side: one that is silent does not hide the end of the others."""
+    governor = Governor(max_in_flight=3)
+
+    async def poll(task_id: str) -> None:
+        if task_id == "silent":
+            await asyncio.Event().wait()
+        governor.seen(TaskInfo(task_id=task_id, status=TaskStatus.COMPLETED))
+
+    for task_id in ("silent", "a", "b"):
+        async with governor.slot(poll=poll) as slot, governor.turn("submit", slot=slot):
+            slot.accepted(TaskInfo(task_id=task_id, status=TaskStatus.PENDING))
+    async with asyncio.timeout(5), governor.slot(), governor.slot():
+        pass
+
+
+@pytest.mark.parametrize("is_enveloped", [True, False])
+async def test_a_task_that_the_service_does_not_know_is_not_in_flight(*, is_enveloped: bool) -> None:
+    """It frees its slot once it would be visible, if it is PiAPI that says so, and not a page of something in front."""
+    governor, begun = Governor(max_in_flight=1), now()
+
+    async def poll(_task_id: str) -> None:
+        raise NotFoundError("no such task", status=404, is_enveloped=is_enveloped)
+
+    async with governor.slot(poll=poll) as slot, governor.turn("submit", slot=slot):
+        slot.accepted(TaskInfo(task_id="t", status=TaskStatus.PENDING))
+    async with governor.slot():
+        assert (VISIBLE_AFTER <= now() - begun < 25) is is_enveloped
+
+
+def test_loops_that_take_turns_do_not_wait_for_each_other() -> None:
+    """The tasks in flight go to the loop that runs next; the one before it, when run again, does not count them."""
+    governor = Governor(max_in_flight=1)
+
+    async def submit(task_id: str) -> None:
+        async with asyncio.timeout(30), governor.slot(poll=poll) as slot, governor.turn("submit", slot=slot):
+            slot.accepted(TaskInfo(task_id=task_id, status=TaskStatus.PENDING))
+
+    async def poll(task_id: str) -> None:
+        governor.seen(TaskInfo(task_id=task_id, status=TaskStatus.COMPLETED))
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as first, asyncio.Runner(loop_factory=VirtualTimeLoop) as second:
+        first.run(submit("a"))
+        second.run(submit("b"))
+        first.run(submit("c"))
+        second.run(submit("d"))
