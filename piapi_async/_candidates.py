@@ -6,14 +6,16 @@ shows its input when it is read. `_reconcile` settles the doubts of a ledger so,
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
 from piapi_async import errors, events
-from piapi_async.task import TaskInfo
+from piapi_async._canonical import Content, content_of
+from piapi_async.task import Submittable, TaskInfo
 
 APART = 300.0
 """Seconds by which the service's clock and ours may differ, and which a submit may take."""
@@ -25,7 +27,10 @@ TOGETHER = 8
 """Candidates that are read at once."""
 
 REMEMBERED = 10_000
-"""Ids of a session's own tasks that are remembered."""
+"""A session's own tasks whose ids are remembered."""
+
+DOUBTS = 100
+"""A session's submits in doubt that are remembered; their pictures may be in memory."""
 
 
 @attrs.define(kw_only=True)
@@ -82,15 +87,54 @@ class Candidates:
 
 
 class OwnTasks:
-    """The tasks that a session submitted, by their ids, the last `REMEMBERED` of them; an observer."""
+    """The tasks that a session submitted, and its submits whose tasks are not known; an observer.
+
+    The last `REMEMBERED` tasks are kept, by their ids, and the last `DOUBTS` doubts, with their requests.
+    """
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
+        self._under_way: dict[asyncio.Task[Any] | None, Submittable] = {}
+        self._doubts: deque[tuple[Submittable, float]] = deque(maxlen=DOUBTS)
+
+    @contextmanager
+    def submitting(self, request: Submittable) -> Iterator[None]:
+        """Hold this while the current asyncio task submits that request."""
+        task = asyncio.current_task()
+        self._under_way[task] = request
+        try:
+            yield
+        finally:
+            del self._under_way[task]
+
+    async def may_be_of_another(self, info: TaskInfo, content: Content) -> bool:
+        """Whether a task that fits a content may be that of a submit under way, or of a doubt of other content.
+
+        Equal doubts are interchangeable. A submit under way will learn its own task, even if it is equal.
+        """
+        # Contents are worked out here, where few ask, and not at each submit: pictures are read for them.
+        doubts = [request for request, since in self._doubts if is_near(info, since=since)]
+        for request, is_doubt in [(one, False) for one in self._under_way.values()] + [(one, True) for one in doubts]:
+            other = await content_of(request)
+            if other.fits(info) and not (is_doubt and other == content):
+                return True
+        return False
+
+    def adopt(self, task_id: str, request: Submittable, *, since: float) -> None:
+        """Remember a task that was found; a doubt that it settles is one no longer."""
+        self.add(task_id)
+        settled = [doubt for doubt in self._doubts if doubt[0] == request]
+        if settled:
+            self._doubts.remove(min(settled, key=lambda doubt: abs(doubt[1] - since)))
 
     def __call__(self, event: events.Event) -> None:
-        """Remember a task whose submit was answered, also when the submit had been cancelled by then."""
+        """Remember a task whose submit was answered, or the doubt, also when the submit had been cancelled by then."""
         if isinstance(event, events.Submitted):
             self.add(event.info.task_id)
+        elif isinstance(event, events.SubmissionInDoubt):
+            assert isinstance(event.error, errors.SubmissionInDoubtError)
+            assert event.error.request is not None
+            self._doubts.append((event.error.request, event.error.since))
 
     def add(self, task_id: str) -> None:
         """Remember a task."""

@@ -12,7 +12,7 @@ import aiohttp
 from piapi_async import _arguments, _candidates, _checks, _sources, _text, errors, events
 from piapi_async._api import Api, Journal, OnCancel, Submission
 from piapi_async._budget import Budget
-from piapi_async._canonical import content_of
+from piapi_async._canonical import Content, content_of
 from piapi_async._clock import Clock
 from piapi_async._http import DEFAULT_TIMEOUT, Transport, time_limits
 from piapi_async._uploads import Uploads
@@ -195,7 +195,8 @@ class Session:
                     )
                     one = Submission(request=request, secret=secret, reservation=money, journal=journal, slot=slot)
                     try:
-                        info = await self._api.create(body, submission=one)
+                        with self._own_tasks.submitting(request):
+                            info = await self._api.create(body, submission=one)
                     finally:
                         body.release()
         return TaskHandle(info.task_id, api=self._api, polling=self._polling, info=info)
@@ -367,7 +368,8 @@ class Session:
 
         Raises:
             SubmissionInDoubtError: It is too early to tell, and `timeout` is shorter than what is missing; the message
-                says how long. Or several tasks fit: their ids are in `candidates`. Equal requests are interchangeable:
+                says how long. Or several tasks fit, or one that may be of another submit of this session, under way or
+                in doubt: their ids are in `candidates`. Equal requests are interchangeable:
                 with as many of them in doubt as there are candidates, each of these is yours.
             PiAPIError: The history, or a task in it, cannot be read.
             OSError, ValueError: A local picture of the request cannot be read any longer; or a number is out of range.
@@ -386,7 +388,9 @@ class Session:
                 f"it is too early to tell, as the history lags; ask again in {missing:.0f} s", request, since=since
             )
         await self._api.clock.sleep(max(0.0, missing))
-        fitting = await self._fitting(request, since=since, webhook=webhook, known=known)
+        content = await content_of(request)
+        found = await self._fitting(request, content, since=since, webhook=webhook, known=known)
+        fitting = tuple(found)
         if len(fitting) > 1:
             raise self._still_in_doubt(
                 f"{len(fitting)} tasks fit: {', '.join(fitting[:20])}; compare them, or pass those of others as known=",
@@ -396,35 +400,44 @@ class Session:
             )
         if not fitting:
             return None
-        self._own_tasks.add(fitting[0])  # no other submit's any longer
+        if found[fitting[0]]:
+            raise self._still_in_doubt(
+                f"task {fitting[0]} fits, but may be of another submit of this session",
+                request,
+                since=since,
+                candidates=fitting,
+            )
+        self._own_tasks.adopt(fitting[0], request, since=since)  # no other submit's any longer
         return self.task(fitting[0])
 
     async def _fitting(
-        self, request: Submittable, *, since: float, webhook: WebhookConfig | None, known: Collection[str]
-    ) -> tuple[str, ...]:
-        """The tasks that may be a submit's, by what they show."""
+        self,
+        request: Submittable,
+        content: Content,
+        *,
+        since: float,
+        webhook: WebhookConfig | None,
+        known: Collection[str],
+    ) -> dict[str, bool]:
+        """The tasks that may be a submit's, by what they show, and whether each may be another submit's as well."""
         is_heavy = _sources.is_heavy(request.input)
         async with self._transport.in_memory(large=is_heavy):
             # As they would be sent now: the service shows a picture so, scaled or turned upright.
             body = await _sources.encode_submit(request, webhook=None, rules=self._rules, upload=None)
             sent = await _sources.off_loop(lambda: body.digests) if is_heavy else ()
-        content = await content_of(request)
 
         async def unknown(task_ids: list[str]) -> list[str]:
             return [task_id for task_id in task_ids if task_id not in self._own_tasks and task_id not in known]
 
         candidates = _candidates.Candidates(history=self.history, read=self.get_task)
         infos = await candidates.between(since, since, models=[content.model], unknown=unknown)
-        fitting = [
-            (info.task_id, _candidates.endpoint(info))
-            for info in infos
-            if _candidates.is_near(info, since=since) and content.fits(info, sent=sent)
-        ]
+        fitting = [info for info in infos if _candidates.is_near(info, since=since) and content.fits(info, sent=sent)]
         if webhook is not None:
-            shown = [pair for pair in fitting if pair[1] == webhook.endpoint]
-            fitting = shown or [pair for pair in fitting if not pair[1]]
-        # An equal submit may have been answered while the candidates were read.
-        return tuple(await unknown([task_id for task_id, _ in fitting]))
+            shown = [info for info in fitting if _candidates.endpoint(info) == webhook.endpoint]
+            fitting = shown or [info for info in fitting if not _candidates.endpoint(info)]
+        shared = {info.task_id: await self._own_tasks.may_be_of_another(info, content) for info in fitting}
+        # An equal submit may have been answered, or its task found, while the candidates were read.
+        return {task_id: shared[task_id] for task_id in await unknown(list(shared))}
 
     def _still_in_doubt(
         self, why: str, request: Submittable, *, since: float, candidates: tuple[str, ...] = ()

@@ -97,6 +97,36 @@ async def test_several_that_fit_are_told() -> None:
         assert handle.task_id != theirs.task_id
 
 
+async def test_a_task_of_an_equal_submit_under_way_is_not_taken() -> None:
+    """While an equal submit waits for its answer, the one task listed may be its own; afterwards it certainly is."""
+    async with losing(fault="cut-before-accept") as (emulator, session):
+        doubt = await lost(session)
+        emulator.faults.next("create", "slow-headers", seconds=30)
+        submitting = asyncio.create_task(session.submit(BEAR))
+        await asyncio.sleep(5)
+        with pytest.raises(errors.SubmissionInDoubtError, match="another submit") as raised:
+            await session.find(BEAR, since=doubt.since, within=0)
+        assert raised.value.candidates == tuple(emulator.tasks)
+        assert (await submitting).task_id == raised.value.candidates[0]
+        assert await session.find(BEAR, since=doubt.since, within=0) is None
+
+
+async def test_a_task_that_fits_another_doubt_is_not_taken() -> None:
+    """A task that shows links fits two doubts with different local pictures: neither gets it."""
+    red, blue = (
+        Img2Img(prompt="a", image=Picture.new("RGB", (64, 64), color), model="Qubico/flux1-dev")
+        for color in ("red", "blue")
+    )
+    async with short(plan="pro") as emulator, session_on(emulator, local_images="upload") as session:
+        emulator.faults.next("create", "cut-before-accept")
+        doubts = [await lost(session, red)]
+        emulator.faults.next("create", "cut-after-accept")
+        doubts.append(await lost(session, blue))
+        for request, doubt in zip((red, blue), doubts, strict=True):
+            with pytest.raises(errors.SubmissionInDoubtError, match="another submit"):
+                await session.find(request, since=doubt.since)
+
+
 async def test_two_that_look_at_once_do_not_get_the_same() -> None:
     """One task is one submit's, however many look for it at the same time."""
     async with losing(1) as (emulator, session):
