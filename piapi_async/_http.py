@@ -409,18 +409,19 @@ class _Proxy:
     authorization: str | None
 
 
-def _proxies() -> dict[str, _Proxy]:
-    """The proxies of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`) or of the system, by the URL's scheme.
-
-    Raises:
-        ConfigurationError: One is neither an http nor an https proxy.
-    """
+def _proxies() -> dict[str, str]:
+    """The proxies of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`) or of the system, by a URL's scheme."""
     found = {scheme: Secret(text) for scheme, text in urllib.request.getproxies().items()}
     named = {scheme: found.get(scheme) or found.get("all") for scheme in ("http", "https")}
-    return {scheme: _proxy(text) for scheme, text in named.items() if text}
+    return {scheme: text for scheme, text in named.items() if text}
 
 
 def _proxy(text: str) -> _Proxy:
+    """A proxy, read where a request is to go by it: one that cannot be used does no harm to what does not.
+
+    Raises:
+        ConfigurationError: It is neither an http nor an https proxy.
+    """
     text = Secret(text if "://" in text else f"http://{text}")
     scheme = text.partition(":")[0].lower()
     if scheme not in ("http", "https") or not _checks.is_http_url(text):
@@ -436,12 +437,13 @@ def _proxy(text: str) -> _Proxy:
     return _Proxy(url=url.origin(), authorization=authorization)
 
 
-def _by_proxy(proxies: Mapping[str, _Proxy]) -> aiohttp.ClientMiddlewareType:
+def _by_proxy(proxies: Mapping[str, str]) -> aiohttp.ClientMiddlewareType:
     """Sends requests, and where they are redirected to, by the proxies that the environment names for them."""
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        proxy = proxies.get(request.url.scheme)
-        if proxy is not None and await _is_proxied(request.url):
+        named = proxies.get(request.url.scheme)
+        if named is not None and await _is_proxied(request.url):
+            proxy = _proxy(named)
             headers = {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
             if request.url.scheme == "http":
                 request.headers.update(headers)  # the proxy itself reads the request
@@ -455,8 +457,10 @@ async def _is_proxied(url: URL) -> bool:
     host = url.host or ""
     if is_loopback(host):
         return False
-    # On macOS and Windows this may ask the system, and the system the network.
-    return not await asyncio.to_thread(urllib.request.proxy_bypass, f"{host}:{url.port}")
+    where = f"{host}:{url.port}"
+    bypass = urllib.request.proxy_bypass
+    # Without the environment the settings of macOS and Windows are asked for, and these perhaps ask the network.
+    return not (bypass(where) if urllib.request.getproxies_environment() else await asyncio.to_thread(bypass, where))
 
 
 def is_loopback(host: str) -> bool:

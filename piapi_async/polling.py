@@ -301,8 +301,8 @@ class Polling:
         timeout: Seconds that the whole wait may take, 0 for a single poll, or `None` for no limit. The wait ends with
             a poll at that very moment. It is what ends a wait: a poll that failed is never a failed task.
 
-        max_errors: After so many refusals in a row (401, 404 and other 4xx of PiAPI's own) the wait gives up with the
-            last of them; at least 1. Outages, time-outs, 429s and pages of something in front of PiAPI do not count.
+        max_errors: After this many refusals (401, 404 and other 4xx of PiAPI's own) without a poll that shows the task
+            between them, the wait gives up with the last of them; at least 1. Outages, time-outs, 429s and pages of something in front of PiAPI do not count.
 
         stop: A stop of tenacity's that ends the wait earlier than `timeout` does, with the same `WaitTimeoutError`.
 

@@ -61,7 +61,7 @@ Retriable = tuple[type[errors.PiAPIError], ...] | Callable[[errors.PiAPIError], 
 def may_submit_again(error: errors.PiAPIError) -> bool:
     """Whether a submit may be sent again by itself: after `RETRY_SUBMIT`, and where Cloudflare did not reach PiAPI.
 
-    Never where a task may exist, whatever the class of the error: an answer that names one is posted again for nothing.
+    Never where a task may exist, whatever the class of the error: also a 429 may name one.
     """
     is_unreached = isinstance(error, errors.ServerError) and error.status in errors.ORIGIN_NOT_REACHED
     return error.safe_to_resubmit and (isinstance(error, RETRY_SUBMIT) or is_unreached)

@@ -35,8 +35,9 @@ NO_JOURNAL = Journal()
 class Session:
     """An account at PiAPI, and the connections to it.
 
-    Use it with `async with`, or call `aclose` at the end. Nothing is sent before the first call, and one session may
-    be used in several `asyncio.run` one after the other. Any number of its coroutines may run at once.
+    Use it with `async with`, or call `aclose` at the end; of several such blocks at once the last one closes it.
+    Nothing is sent before the first call, and one session may be used in several `asyncio.run` one after the other. Any
+    number of its coroutines may run at once.
 
     Args:
         api_key: The account's key; by default the environment variable `PIAPI_API_KEY`.
@@ -124,6 +125,7 @@ class Session:
         clock = Clock()
         limits = time_limits(timeout)
         self._own_tasks = _candidates.OwnTasks()
+        self._entered = 0
         self._transport = Transport(http=http, timeout=limits, trust_env=trust_env, clock=clock)
         self._polling = polling or Polling()
         url = _arguments.base_url(base_url, allow_http=allow_http)
@@ -562,7 +564,7 @@ class Session:
         return await self._downloads.of_task(info, Path(directory), naming=naming, sidecar=sidecar, request=request)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; a second call does nothing. Tasks in flight go on.
+        """Close the connections of this event loop; a second call does nothing. Tasks in flight continue.
 
         A submit under way is waited for, as after a cancel: for 10 s at most. Its task, as any that is still waited
         for, is named by an event and in the log, and cancelled with `on_cancel="cancel"`; those who wait get a
@@ -574,6 +576,7 @@ class Session:
             await self._transport.aclose()
 
     async def __aenter__(self) -> Self:
+        self._entered += 1
         self._transport.reopen()
         self._api.under_way.reopen()
         return self
@@ -581,7 +584,14 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.aclose()
+        # One session may serve many `async with` blocks at once, each of a web request, say: the last one closes it.
+        self._entered -= 1
+        if self._entered == 0:
+            try:
+                await self._api.settle()
+            finally:
+                if self._entered == 0:  # nobody came while that took its time, and is in the middle of a submit
+                    await self._transport.aclose()
 
     def __del__(self) -> None:
         transport = getattr(self, "_transport", None)

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from raw_server import RawServer, Received, Reply, answer, holding, in_thread, stall, task
 
-from piapi_async import Backoff, Img2Img, Polling, Session, events
+from piapi_async import Backoff, Img2Img, Polling, Session, TaskHandle, events
 from piapi_async._api import Journal
 from piapi_async._content import Content
 from piapi_async._loop import Lasting, to_the_end
@@ -436,3 +436,40 @@ async def test_an_answer_that_comes_while_the_session_closes_is_not_late() -> No
         await session.aclose()
         assert (await submitting).task_id == "t-1"
         assert ids(log, events.Detached) == ["t-1"]
+
+
+async def test_a_session_that_is_entered_twice_is_closed_by_the_last_who_leaves() -> None:
+    """What is under way in another `async with` of the same session is not touched."""
+    service = Service(later=2.0)
+    service.go.set()
+    async with RawServer(service) as server:
+        session = Session("k", base_url=server.url)
+
+        async def use(*, after: float) -> str:
+            await asyncio.sleep(after)
+            async with session:
+                return (await session.submit(BEAR)).task_id
+
+        assert sorted(await asyncio.gather(use(after=0), use(after=1))) == ["t-1", "t-2"]
+        with pytest.raises(ConfigurationError, match="closed"):
+            await session.submit(BEAR)
+
+
+async def test_a_session_that_is_entered_while_it_is_being_left_stays_open() -> None:
+    """Whoever comes while submits under way are waited for keeps the connections; nothing is in doubt."""
+    service = Service(later=2.0)
+    service.go.set()
+    async with RawServer(service) as server:
+        session = Session("k", base_url=server.url)
+
+        async def left_in_the_middle() -> "asyncio.Task[TaskHandle]":
+            async with session:
+                submitting = asyncio.create_task(session.submit(BEAR))
+                await asyncio.sleep(1)
+                return submitting
+
+        leaving = asyncio.create_task(left_in_the_middle())
+        await asyncio.sleep(1.5)
+        async with session:
+            assert (await session.submit(BEAR)).task_id == "t-2"
+        assert (await (await leaving)).task_id == "t-1"

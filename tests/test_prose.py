@@ -24,7 +24,7 @@ PHRASES = [
     (r"(?:an?|one|each|no|single|many|few|first|next|last|failed|best|the) looks?\b(?! (?:like|for))", "poll", 34),
     (r"looks? (?:a|per|until|again|once|twice)\b", "polls", 4),
     (r"look(?:s|ed)? through\b", "retried; ignored", 1),
-    (r"so many\b", "the number itself", 32),
+    (r"so many\b", "the number itself", 31),
     (r"(?:that|so) long\b", "the time itself", 4),
     (r"c[ao]me of\b", "result", 16),
     (r"stand how\b|how (?:it|they|things) stands?\b", "state", 8),
@@ -38,7 +38,7 @@ PHRASES = [
     (r"bears? (?=\d|it\b|an?\b|so\b|requests?\b|looks?\b)|\w+ bears\b", "allows; tolerates", 8),
     (r"wants (?:its|an?|the)\b", "requires", 2),
     (r"but for\b", "except", 11),
-    (r"g(?:o|oes|oing) on\b", "continue", 48),
+    (r"g(?:o|oes|oing) on\b", "continue", 46),
     (r"it is (?:told|asked) to\b|was asked for\b", "the request; who asks", 15),
     (r"told of\b", "informed of; called with", 12),
 ]

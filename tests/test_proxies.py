@@ -143,6 +143,14 @@ async def test_a_proxy_that_cannot_be_used_is_told(proxy: str, monkeypatch: pyte
     assert caught.value.safe_to_resubmit
 
 
+async def test_a_proxy_that_cannot_be_used_does_no_harm_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine, and hosts in `NO_PROXY`, are reached without it."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    async with RawServer(task()) as server, Session("k", base_url=server.url, retry=ONCE) as session:
+        await session.submit(BEAR)
+        assert len(server.received) == 1
+
+
 async def test_no_password_of_netrc_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login for the service's host, or the proxy's, in `~/.netrc` goes nowhere."""
     file = tmp_path / "netrc"
