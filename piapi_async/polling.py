@@ -302,7 +302,8 @@ class Polling:
             a poll at that very moment. It is what ends a wait: a poll that failed is never a failed task.
 
         max_errors: After this many refusals (401, 404 and other 4xx of PiAPI's own) without a poll that shows the task
-            between them, the wait gives up with the last of them; at least 1. Outages, time-outs, 429s and pages of something in front of PiAPI do not count.
+            between them, the wait gives up with the last of them; at least 1. Outages, time-outs, 429s and pages of
+            something in front of PiAPI do not count.
 
         stop: A stop of tenacity's that ends the wait earlier than `timeout` does, with the same `WaitTimeoutError`.
 
