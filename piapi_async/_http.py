@@ -9,7 +9,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 import attrs
@@ -58,7 +58,7 @@ REDIRECTS = 5
 """How many redirects a download follows."""
 
 _REDIRECTED = (301, 302, 303, 307, 308)
-_VALID_URL = re.compile(r"(?:[\w.~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*", re.ASCII)  # RFC 3986
+_NOT_OF_A_URL = re.compile(r"%(?![0-9A-Fa-f]{2})|[^\w.~:/?#\[\]@!$&'()*+,;=%-]", re.ASCII)  # RFC 3986
 _CHUNK = 2**16
 
 
@@ -373,8 +373,12 @@ def _untimed(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
 
 
 def _as_it_is(url: str) -> URL:
-    """A URL as it is given: links may be signed over their exact spelling. Only what is not a valid one is quoted."""
-    return URL(url, encoded=_VALID_URL.fullmatch(url) is not None)
+    """A URL as it is given: links may be signed over their exact spelling. Only what no URL may hold is quoted."""
+    scheme, _, rest = url.partition("://")
+    host = re.match(r"[^/?#]*", rest)
+    assert host is not None
+    spelt = f"{scheme}://{host[0]}" + _NOT_OF_A_URL.sub(lambda found: quote(found[0]), rest[host.end() :])
+    return URL(spelt, encoded=True) if host[0].isascii() else URL(url)
 
 
 async def _lifeline(*, trust_env: bool) -> AsyncGenerator[_Clients, None]:

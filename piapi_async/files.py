@@ -228,7 +228,7 @@ class Downloads:
             except ValueError as error:
                 raise errors.OutputError(
                     f"{shown(arrival.url)} gave {arrival.size} bytes of a broken {media_type}: {error}", url=arrival.url
-                ) from error
+                ) from error.with_traceback(None)  # whose frames would keep the whole file alive
 
 
 def _decoded(url: str) -> bytes:

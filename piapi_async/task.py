@@ -132,7 +132,7 @@ class WebhookConfig:
         ValueError: `endpoint` is no http(s) URL.
     """
 
-    endpoint: str = attrs.field(validator=_checks.http_url, repr=_checks.short)
+    endpoint: str = attrs.field(validator=_checks.http_url, repr=lambda url: _checks.short(url.partition("?")[0]))
     secret: str = attrs.field(
         default="", kw_only=True, repr=False, validator=_checks.instance_of(str, allowed="a string")
     )

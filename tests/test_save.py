@@ -269,6 +269,8 @@ async def test_broken_picture_is_never_kept(
             with pytest.raises(OutputError, match=words) as caught:
                 await doing
             assert caught.value.url == f"{server.url}/a"
+            cause = caught.value.__cause__
+            assert cause is None or cause.__traceback__ is None  # its frames would keep the whole file alive
         assert len(server.received) == 2
     assert list(tmp_path.iterdir()) == []
 

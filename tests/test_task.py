@@ -219,3 +219,11 @@ def test_tasks_compare_by_what_they_say() -> None:
     """Two looks that differ in `raw` alone are equal, others are not; that is how changes are noticed."""
     assert info(raw={"a": 1}) == info(raw={"a": 2})
     assert info(raw_status="failed") != info(raw_status="Failed")
+
+
+def test_webhook_shows_no_query() -> None:
+    """A token that tells one submit from another stands in the endpoint's query, and is not shown."""
+    assert (
+        repr(WebhookConfig("https://example.com/hook?token=hush"))
+        == "WebhookConfig(endpoint='https://example.com/hook')"
+    )
