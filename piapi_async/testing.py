@@ -230,7 +230,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         me = threading.current_thread()
         younger = [one for one in threading.enumerate() if one is not me and one not in self._older_threads]
         frames = sys._current_frames() if younger else {}  # noqa: SLF001 - documented, in spite of its name
-        return any(not _waits_for_work(frames.get(one.ident or 0)) for one in younger)
+        # One without a frame begins or ends at this moment.
+        return any((frame := frames.get(one.ident or 0)) is None or not _waits_for_work(frame) for one in younger)
 
     def _nothing_to_wait_for(self) -> str:
         tasks = "\n".join(sorted(map(repr, asyncio.all_tasks(self))))
@@ -310,10 +311,8 @@ def _address(name: Any) -> object:
     return (name[0].removeprefix("::ffff:"), name[1]) if isinstance(name, tuple) else name
 
 
-def _waits_for_work(frame: FrameType | None) -> bool:
+def _waits_for_work(frame: FrameType) -> bool:
     """Whether a thread is certain to do nothing until it is given something to do."""
-    if frame is None:
-        return False
     if frame.f_code is _POOL_WORKER:
         return frame.f_locals.get("work_item") is None and bool(frame.f_locals["work_queue"].empty())
     caller = frame.f_back
