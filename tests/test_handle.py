@@ -711,10 +711,10 @@ async def test_a_mistake_in_what_learns_costs_one_warning() -> None:
     """Whatever goes wrong while a policy learns, or says which poll matters most, the finished task is seen."""
     polling = Polling(wait=_BrokenLearned(prior=EACH_SECOND.wait))
     governor = Governor(requests_per_second=1)  # so that polls wait for their turn, and are asked how urgent they are
-    replies = [task("t-1", "processing"), task("t-2", "processing"), *[task(None, "completed")] * 4]
-    async with RawServer(*replies) as server:
+    polled = [task("t-1", "processing"), task("t-2", "processing"), *[task(None, "completed")] * 4]
+    async with RawServer(task("t-1"), task("t-2"), *polled) as server:
         async with Session("k", base_url=server.url, governor=governor) as session:
-            handles = [session.task("t-1"), session.task("t-2")]
+            handles = [await session.submit(BEAR), await session.submit(BEAR)]
             with pytest.warns(RuntimeWarning) as told:
                 infos = await asyncio.gather(*(handle.wait(polling=polling) for handle in handles))
             assert [info.status for info in infos] == ["completed"] * 2

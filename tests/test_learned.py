@@ -669,3 +669,11 @@ def test_on_a_clock_too_coarse_to_tell_ages_the_prior_holds() -> None:
 def test_where_a_task_stands(info: TaskInfo, expected: tuple[bool, float | None]) -> None:
     """A task of ten seconds' age queues, or runs since its start on the service's clock, or no more is known."""
     assert phase(info, elapsed=10.0) == expected
+
+
+def test_an_end_that_is_seen_at_once_tells_nothing_of_how_it_is_stamped() -> None:
+    """Between two polls at the same moment there is no lateness to compare with."""
+    learned = Learned()
+    for began in range(0, 1000, 100):
+        learned.observe("kind", 5.0, began=float(began), between=(5.0, 5.0))
+    assert learned.delay("kind", 0.0) == pytest.approx(5.0, abs=1.0)

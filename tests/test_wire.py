@@ -851,3 +851,10 @@ def test_a_task_object_keeps_its_words(shaped: dict[str, Any]) -> None:
     word = shaped.get("status")
     assert info.raw_status == (word if isinstance(word, str) else "")
     assert len(set(info.images)) == len(info.images)
+
+
+@pytest.mark.parametrize("body", [b'{"n": ' + b"9" * 5000 + b"}", b"[" * 100_000])
+def test_an_answer_that_no_reader_bears_is_in_doubt(body: bytes) -> None:
+    """A number or a depth beyond Python's limits gives no task, and no error but ours."""
+    with pytest.raises(errors.UnexpectedResponseError):
+        _wire.decode_submit(_wire.Answer(status=200, headers={}, body=body), now=0.0)
