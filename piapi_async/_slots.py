@@ -119,7 +119,9 @@ class SlotPool:
         self._unwatched = 0
         self._poller: asyncio.Task[None] | None = None
         self._is_bug_told = False
-        self.held = self.in_flight = self.accepted_tasks = 0
+        self.held: int = 0
+        self.in_flight: int = 0
+        self.accepted_tasks: int = 0
         self.on_change: Callable[[], None] = lambda: None
         self.is_blocked: Callable[[], bool] = lambda: False
         if before is not None:
