@@ -203,10 +203,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, holder=HOLDERS)
     def release(self, key: str, holder: int) -> None:
-        """A holder lets go of what is its own."""
+        """A holder lets go of what is its own; a submit of which no verdict was written down is in doubt."""
         self.do(self.ledger.release(key, owner=self.owners[holder]))
-        if key in self.jobs and self.jobs[key].owner == self.owners[holder]:
-            self.jobs[key].owner = None
+        job = self.jobs.get(key)
+        if job is not None and job.owner == self.owners[holder]:
+            job.owner = None
+            if job.state is JobState.SUBMITTING:
+                job.state, job.why = JobState.IN_DOUBT, LOST
 
     @rule(holder=HOLDERS)
     def die(self, holder: int) -> None:
