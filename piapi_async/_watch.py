@@ -30,10 +30,6 @@ VISIBLE_AFTER = 10.0
 OUTPUT_PAUSE = 1.0
 """Seconds between two polls of a task that is completed and has no output so far."""
 
-LONGEST_RETRY_AFTER = 120.0
-"""The longest `Retry-After`, in seconds, that puts a poll off: polls are free, and a wait that sleeps for the hour that
-a proxy asked for finds nothing out within its time."""
-
 URGENT = 30.0
 """Where polls are scarce, one that surely shows the end goes this many seconds before one that surely does not."""
 
@@ -271,7 +267,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     else:
         pause = ask_wait(poller.polling.wait, state, fallback=_FALLBACK)
     if poller.info is None:
-        pause = max(pause, min(retry_after(error_of(state)), LONGEST_RETRY_AFTER))
+        pause = max(pause, retry_after(error_of(state)))
     if poller.known is not None:
         pause -= poller.clock.monotonic() - poller.seen_at
     return max(0.0, min(pause, poller.left))
