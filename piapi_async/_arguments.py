@@ -4,7 +4,6 @@ import inspect
 import ipaddress
 import math
 import os
-import sys
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Literal
@@ -167,16 +166,6 @@ def points(usd: object) -> int | None:
     if not 0 <= usd < math.inf:
         raise _checks.refuse(ValueError, name="max_spend_usd", allowed=allowed, value=usd)
     return math.floor(Decimal(str(usd)) * POINTS_PER_USD)
-
-
-def seconds(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
-    """Refuse what is not a number of seconds within bounds."""
-    value = _media.python_scalar(value)
-    allowed = f"seconds > {above:g}" if above > -math.inf else f"seconds >= {at_least:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _checks.refuse(TypeError, name=name, allowed=allowed, value=value)
-    if not (above < value <= sys.float_info.max and value >= at_least):
-        raise _checks.refuse(ValueError, name=name, allowed=allowed, value=value)
 
 
 def on_cancel(given: OnCancel) -> OnCancel:

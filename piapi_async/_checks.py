@@ -47,14 +47,44 @@ def number(
     kinds = int if integer else (int, float)
 
     def check(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-        number = _media.python_scalar(value)
-        if isinstance(number, bool) or not isinstance(number, kinds):
-            raise refuse(TypeError, name=attribute.name, allowed=allowed, value=value)
-        if not (abs(number) <= sys.float_info.max and number > above and at_least <= number <= at_most):
+        number = _within(value, name=attribute.name, allowed=allowed, kinds=kinds, above=above, at_least=at_least)
+        if number > at_most:
             raise refuse(ValueError, name=attribute.name, allowed=allowed, value=value)
         _keep(instance, attribute, number, instead_of=value)
 
     return check
+
+
+def seconds(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, other: str = "") -> Any:
+    """A number of seconds within bounds, finite, a NumPy scalar as a Python number.
+
+    Args:
+        name: What it is called.
+
+        value: What was given.
+
+        above: The bound, if that itself is not allowed.
+
+        at_least: The bound, if it is.
+
+        other: What may be given in place of seconds, which the caller has seen to.
+
+    Raises:
+        TypeError: It has another type.
+        ValueError: It is out of bounds.
+    """
+    allowed = (f"seconds > {above:g}" if above > -math.inf else f"seconds >= {at_least:g}") + other
+    return _within(value, name=name, allowed=allowed, kinds=(int, float), above=above, at_least=at_least)
+
+
+def _within(value: object, *, name: str, allowed: str, kinds: Any, above: float, at_least: float) -> Any:
+    """A finite number that is large enough, as a Python number."""
+    number = _media.python_scalar(value)
+    if isinstance(number, bool) or not isinstance(number, kinds):
+        raise refuse(TypeError, name=name, allowed=allowed, value=value)
+    if not (abs(number) <= sys.float_info.max and number > above and number >= at_least):
+        raise refuse(ValueError, name=name, allowed=allowed, value=value)
+    return number
 
 
 def boolean(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -74,11 +104,7 @@ def _keep(instance: object, attribute: "attrs.Attribute[Any]", plain: object, *,
 
 def count(name: str, value: object) -> None:
     """Refuse what is not a whole number of things."""
-    value = _media.python_scalar(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise refuse(TypeError, name=name, allowed="a whole number >= 0", value=value)
-    if value < 0:
-        raise refuse(ValueError, name=name, allowed="a whole number >= 0", value=value)
+    _within(value, name=name, allowed="a whole number >= 0", kinds=int, above=-math.inf, at_least=0)
 
 
 def _describe(*, above: float, at_least: float, at_most: float, integer: bool) -> str:

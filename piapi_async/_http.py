@@ -5,7 +5,6 @@ import base64
 import ipaddress
 import math
 import re
-import sys
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +15,7 @@ import attrs
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from piapi_async import _checks, _media, errors
+from piapi_async import _checks, errors
 from piapi_async._calls import Call
 from piapi_async._clock import Clock
 from piapi_async._content import Content
@@ -492,13 +491,8 @@ def time_limits(given: object) -> aiohttp.ClientTimeout:
     """
     if isinstance(given, aiohttp.ClientTimeout):
         return given
-    given = _media.python_scalar(given)
-    allowed = "seconds > 0, or an aiohttp.ClientTimeout"
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=given)
-    if not 0 < given <= sys.float_info.max:
-        raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=given)
-    return aiohttp.ClientTimeout(total=given, sock_connect=min(given, CONNECT), sock_read=min(given, SILENCE))
+    total = _checks.seconds("timeout", given, above=0, other=", or an aiohttp.ClientTimeout")
+    return aiohttp.ClientTimeout(total=total, sock_connect=min(total, CONNECT), sock_read=min(total, SILENCE))
 
 
 def user_agent() -> str:

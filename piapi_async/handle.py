@@ -2,17 +2,19 @@
 
 import asyncio
 import math
-import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from piapi_async import _checks, _html, _media, _text, errors, events
+from piapi_async import _checks, _html, _text, errors, events
 from piapi_async._api import Api
 from piapi_async._watch import Poller, is_young, learn, urgency
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.task import TaskInfo, TaskStatus
+
+NO_LIMIT = ", or None for no limit"
+"""What may be given in place of the seconds of a time limit."""
 
 REFRESH_TIMEOUT = 30.0
 """Seconds that `TaskHandle.refresh` takes at most, unless told otherwise."""
@@ -94,15 +96,15 @@ class TaskHandle:
         A task that failed is returned like any other.
 
         Args:
-            timeout: Seconds that this may take in all, repetitions by the session's retry policy included; `None`
+            timeout: Seconds > 0 that this may take in all, repetitions by the session's retry policy included; `None`
                 leaves it to that policy and the session's limit for each request.
 
         Raises:
             WaitTimeoutError: No answer came within that time.
             PiAPIError: The poll failed, also when repeated by the session's retry policy.
-            ValueError: `timeout` is negative.
+            ValueError: `timeout` is not above 0: no answer could come in that time.
         """
-        limit = wait_limit(timeout, polling=self._polling)
+        limit = _time_limit(timeout, above=0)
         if self._final is not None:
             return self._final
         is_new = is_young(self._submitted_at, clock=self._api.clock)
@@ -293,13 +295,15 @@ def wait_limit(timeout: float | Unset | None, *, polling: Polling) -> float | No
         TypeError: `timeout` is no number.
         ValueError: `timeout` is negative.
     """
-    limit = polling.timeout if isinstance(timeout, Unset) else _media.python_scalar(timeout)
-    allowed = "seconds >= 0, or None for no limit"
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
-        raise _checks.refuse(TypeError, name="timeout", allowed=allowed, value=limit)
-    if limit is not None and not (0 <= limit <= sys.float_info.max or limit == math.inf):
-        raise _checks.refuse(ValueError, name="timeout", allowed=allowed, value=limit)
-    return limit
+    return polling.timeout if isinstance(timeout, Unset) else _time_limit(timeout, at_least=0)
+
+
+def _time_limit(timeout: object, **bounds: float) -> float | None:
+    """How many seconds something may take; `None` and `math.inf` set none."""
+    if timeout is None or (isinstance(timeout, float) and timeout == math.inf):
+        return None
+    seconds: float = _checks.seconds("timeout", timeout, other=NO_LIMIT, **bounds)
+    return seconds
 
 
 def outcome_of(info: TaskInfo) -> TaskInfo:

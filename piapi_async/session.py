@@ -18,7 +18,7 @@ from piapi_async._http import DEFAULT_TIMEOUT, Transport, time_limits
 from piapi_async._uploads import Uploads
 from piapi_async.account import Account
 from piapi_async.flux import ImageSource
-from piapi_async.handle import TaskHandle, wait_limit
+from piapi_async.handle import NO_LIMIT, TaskHandle, wait_limit
 from piapi_async.limits import Governor
 from piapi_async.polling import UNSET, Polling, Unset
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
@@ -378,10 +378,10 @@ class Session:
             TypeError: An argument has the wrong type.
         """
         _arguments.submit(request, webhook=webhook)
-        _arguments.seconds("since", since, above=0)
-        _arguments.seconds("within", within, at_least=0)
+        since = _checks.seconds("since", since, above=0)
+        within = _checks.seconds("within", within, at_least=0)
         if timeout is not None:
-            _arguments.seconds("timeout", timeout, at_least=0)
+            timeout = _checks.seconds("timeout", timeout, at_least=0, other=NO_LIMIT)
         if isinstance(known, str):
             raise _checks.refuse(TypeError, name="known", allowed="a collection of task ids", value=known)
         missing = since + within - self._api.clock.now()

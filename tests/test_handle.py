@@ -660,13 +660,20 @@ async def test_refresh_without_a_limit_leaves_it_to_the_others() -> None:
             await session.task("t-1").refresh(timeout=None)
 
 
-@pytest.mark.parametrize("limit", [-1, True, "3"])
+@pytest.mark.parametrize("limit", [-1, 0, 0.0, float("nan"), True, "3"])
 async def test_limit_of_refresh_is_checked(limit: Any) -> None:
-    """What is no number of seconds is refused before a request is made."""
+    """What is no number of seconds, and no time at all, in which no answer could come, is refused before a request."""
     async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
-        with pytest.raises((TypeError, ValueError), match="timeout"):
+        with pytest.raises((TypeError, ValueError), match=r"^timeout must be seconds > 0, or None for no limit, got "):
             await session.task("t-1").refresh(timeout=limit)
         assert server.received == []
+
+
+async def test_endless_is_no_limit() -> None:
+    """`math.inf` is as good as `None`."""
+    async with RawServer(task("t-1", "completed")) as server, Session("k", base_url=server.url) as session:
+        assert (await session.task("t-1").refresh(timeout=float("inf"))).status == "completed"
+        assert (await session.task("t-1").wait(timeout=float("inf"))).status == "completed"
 
 
 async def test_last_waiter_takes_the_task_along() -> None:
@@ -766,7 +773,7 @@ async def test_seconds_that_no_clock_has_are_refused_before_anything_is_paid() -
         async with Session("k", base_url=server.url, timeout=np.int64(30)) as session:  # type: ignore[arg-type]
             with pytest.raises(ValueError, match="timeout"):
                 await session.run(BEAR, timeout=10**400)
-            with pytest.raises(ValueError, match="timeout"):
+            with pytest.raises(ValueError, match=r"^timeout must be seconds >= 0, or None for no limit, got 1000"):
                 await session.find(BEAR, since=1.0, timeout=10**400)
             assert (await session.task("t-1").wait(timeout=np.float32(5))).status == "completed"  # type: ignore[arg-type]
         assert len(server.received) == 1
