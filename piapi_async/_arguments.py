@@ -13,6 +13,7 @@ from piapi_async import _checks, _media, _pillow, _text, errors, events
 from piapi_async._api import OnCancel
 from piapi_async._http import is_loopback
 from piapi_async._sources import Rules
+from piapi_async.handle import TaskHandle
 from piapi_async.limits import Governor
 from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import WebhookConfig
@@ -34,16 +35,15 @@ def kind(name: str, value: object, allowed: Any) -> None:
     """Refuse a value that is not of the kind, a `bool` included."""
     if not isinstance(value, allowed) or isinstance(value, bool):
         words = f"of type {allowed.__name__ if isinstance(allowed, type) else allowed}"
+        if isinstance(value, type) and issubclass(value, allowed):
+            words += _checks.instead(value)
         raise _checks.refuse(TypeError, name=name, allowed=words, value=value)
 
 
 def submit(request: object, *, webhook: object) -> None:
     """Refuse what `Session.submit` cannot take."""
-    if isinstance(request, type):
-        allowed = f"an instance, such as {request.__name__}(prompt=...), not the class itself"
-        raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
-    if not all(_has(request, name) for name in ("model", "task_type", "service_mode")):
-        allowed = "a request such as Img2Img or TaskRequest"
+    if isinstance(request, type) or not all(_has(request, name) for name in ("model", "task_type", "service_mode")):
+        allowed = f"a request{_checks.instead(request) or ' such as Img2Img or TaskRequest'}"
         raise _checks.refuse(TypeError, name="request", allowed=allowed, value=request)
     kind("webhook", webhook, WebhookConfig | None)
 
@@ -74,18 +74,19 @@ def api_key(given: str | None) -> str:
 def observers(given: object) -> tuple[events.Observer, ...]:
     """Those who are told of events: plain functions, as what a coroutine function gives would not be awaited."""
     allowed = "a list of plain functions that take one event"
-    if callable(given) or not isinstance(given, Iterable):
-        raise _checks.refuse(TypeError, name="observers", allowed=allowed, value=given)
+    if isinstance(given, str) or callable(given) or not isinstance(given, Iterable):
+        also = _checks.instead(given) or (", also for a single one: observers=[...]" if callable(given) else "")
+        raise _checks.refuse(TypeError, name="observers", allowed=allowed + also, value=given)
     found = tuple(given)
     for one in found:
-        calls = getattr(one, "__call__", None)  # noqa: B004 - what it is when called, not whether
-        if not callable(one) or any(map(_gives_a_coroutine, (one, calls))):
-            raise _checks.refuse(TypeError, name="observers", allowed=allowed, value=one)
+        if isinstance(one, type) or not callable(one) or _is_asynchronous(one):
+            also = _checks.instead(one) or (", not of coroutine functions" if callable(one) else "")
+            raise _checks.refuse(TypeError, name="observers", allowed=allowed + also, value=one)
     return found
 
 
-def _gives_a_coroutine(call: object) -> bool:
-    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+def _is_asynchronous(one: Any) -> bool:
+    return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in (one, one.__call__))
 
 
 def base_url(given: object, *, allow_http: bool) -> str:
@@ -177,6 +178,9 @@ def on_cancel(given: OnCancel) -> OnCancel:
 
 def task_id(given: object) -> str:
     """What can be a task's id."""
-    if not isinstance(given, str) or not given.strip(". \t\r\n"):
-        raise ValueError(f"task_id must be a task's id, got {given!r}")
+    if not isinstance(given, str):
+        known = ", a string; you already have the handle" if isinstance(given, TaskHandle) else ", a string"
+        raise _checks.refuse(TypeError, name="task_id", allowed=f"a task's id{known}", value=given)
+    if not given.strip(". \t\r\n"):
+        raise _checks.refuse(ValueError, name="task_id", allowed="a task's id", value=given)
     return given

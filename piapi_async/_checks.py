@@ -36,6 +36,11 @@ def refuse(kind: type[Exception], *, name: str, allowed: str, value: object) -> 
     return kind(f"{name} must be {allowed}, got {short(value)}")
 
 
+def instead(value: object) -> str:
+    """What to write in place of a class, for the sentence that refuses it."""
+    return f", such as {value.__name__}(...), not the class itself" if isinstance(value, type) else ""
+
+
 def number(
     *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf, integer: bool = False
 ) -> Validator:
@@ -136,9 +141,9 @@ def one_of(values: Collection[str]) -> Validator:
 
 
 def callable_(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    """Anything that can be called."""
-    if not callable(value):
-        raise refuse(TypeError, name=attribute.name, allowed="a callable", value=value)
+    """Anything that can be called, except a class: what that gives is one of its objects, and no answer."""
+    if isinstance(value, type) or not callable(value):
+        raise refuse(TypeError, name=attribute.name, allowed=f"a callable{instead(value)}", value=value)
 
 
 def instance_of(kind: type | tuple[type, ...], *, allowed: str) -> Validator:

@@ -237,6 +237,7 @@ class Session:
         """Your end of a task that was submitted before, here or elsewhere. Sends nothing.
 
         Raises:
+            TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
         return TaskHandle(_arguments.task_id(task_id), api=self._api, polling=self._polling)
@@ -247,6 +248,7 @@ class Session:
         Raises:
             NotFoundError: The service does not know it.
             PiAPIError: The look failed, also when repeated by the retry policy.
+            TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
         return await self._api.get(_arguments.task_id(task_id))
@@ -256,6 +258,7 @@ class Session:
 
         Raises:
             PiAPIError: The service refuses, or cannot be reached.
+            TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
         return await self._api.cancel(_arguments.task_id(task_id))

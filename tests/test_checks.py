@@ -108,6 +108,12 @@ def test_only_callables_are_callable() -> None:
     assert refusal(_checks.callable_, 3) == "TypeError: size must be a callable, got 3"
 
 
+def test_a_class_is_no_callable() -> None:
+    """A class in place of one of its objects is refused, with what to write."""
+    words = "TypeError: size must be a callable, such as Path(...), not the class itself, got <class 'pathlib.Path'>"
+    assert refusal(_checks.callable_, Path) == words
+
+
 def test_only_instances_pass() -> None:
     """An object of another class is refused with the words given."""
     check = _checks.instance_of((int, str), allowed="a number or a name")

@@ -95,8 +95,8 @@ def test_the_defaults() -> None:
     [
         (Polling, "timeout", [None, 0, 0.5], [-1, math.nan, math.inf, "9"]),
         (Polling, "max_errors", [1, 99], [0, -1, 1.5, True, None]),
-        (Polling, "wait", [LEARNED, Backoff(), tenacity.wait_fixed(3), len], [3, None]),
-        (Polling, "stop", [None, tenacity.stop_after_attempt(3), len], [3, "x"]),
+        (Polling, "wait", [LEARNED, Backoff(), tenacity.wait_fixed(3), len], [3, None, Learned, tenacity.wait_fixed]),
+        (Polling, "stop", [None, tenacity.stop_after_attempt(3), len], [3, "x", tenacity.stop_after_attempt]),
         (Backoff, "initial", [0.001, 9], [0, -1, math.inf]),
         (Backoff, "factor", [1, 9.5], [0.99, 0, math.nan]),
         (Backoff, "maximum", [0.001, 9], [0, -1]),
@@ -109,6 +109,15 @@ def test_what_each_field_takes(kind: type[Any], field: str, good: list[Any], bad
     for value in bad:
         with pytest.raises((TypeError, ValueError), match=rf"^{field} must be a "):
             kind(**{field: value})
+
+
+def test_a_class_in_place_of_a_strategy_is_told_as_such() -> None:
+    """The sentence says what to write in place of the class."""
+    strategy: Any = Learned
+    with pytest.raises(TypeError) as caught:
+        Polling(wait=strategy)
+    words = "wait must be a callable, such as Learned(...), not the class itself, got <class "
+    assert str(caught.value).startswith(words)
 
 
 def test_policies_are_values() -> None:

@@ -215,6 +215,10 @@ def test_a_strategy_must_be_callable(field: str) -> None:
     kind: Any = RetryPolicy
     with pytest.raises(TypeError, match=rf"^{field} must be a callable"):
         kind(**{field: 3})
+    with pytest.raises(
+        TypeError, match=rf"^{field} must be a callable, such as stop_after_delay\(...\), not the class"
+    ):
+        kind(**{field: tenacity.stop_after_delay})
 
 
 @pytest.mark.parametrize(

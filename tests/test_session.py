@@ -118,13 +118,27 @@ async def test_task_id_cannot_leave_its_place_in_the_path(task_id: str, path: st
 @pytest.mark.parametrize("task_id", ["", " ", ".", "..", "\n", None, 7, b"t"])
 async def test_impossible_task_id_is_refused_before_anything_is_sent(task_id: Any) -> None:
     """An empty name, one of dots only and a wrong type are refused in a sentence with the value."""
+    kind = ValueError if isinstance(task_id, str) else TypeError
     async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
-        with pytest.raises(ValueError, match="task_id must be"):
+        with pytest.raises(kind, match=r"^task_id must be a task's id.*, got "):
             session.task(task_id)
         for call in (session.get_task, session.cancel_task):
-            with pytest.raises(ValueError, match="task_id must be"):
+            with pytest.raises(kind, match=r"^task_id must be a task's id.*, got "):
                 await call(task_id)
         assert server.received == []
+
+
+async def test_a_handle_in_place_of_an_id_is_told_as_such() -> None:
+    """`session.task(handle)` says that it wants an id, and that the handle is there already."""
+    async with Session("k") as session:
+        handle: Any = session.task("t-1")
+        for call in (session.task, session.get_task, session.cancel_task):
+            with pytest.raises(TypeError) as caught:
+                await call(handle)
+            words = (
+                "task_id must be a task's id, a string; you already have the handle, got <TaskHandle t-1 not seen yet>"
+            )
+            assert str(caught.value) == words
 
 
 async def test_slash_at_the_end_of_base_url_does_no_harm() -> None:
@@ -270,6 +284,16 @@ def test_argument_of_the_wrong_type_is_refused(name: str, value: Any) -> None:
     assert str(caught.value).endswith(f"got {value!r}")
 
 
+def test_a_class_in_place_of_an_argument_is_told_as_such() -> None:
+    """`Session(polling=Polling)` says that it wants one of its objects."""
+    with pytest.raises(
+        TypeError, match=r"^polling must be of type .*, such as Polling\(...\), not the class itself, got"
+    ):
+        Session("k", polling=Polling)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^polling must be of type [^,]*, got <class 'int'>$"):
+        Session("k", polling=int)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["base_url", "upload_url"])
 @pytest.mark.parametrize(
     "url",
@@ -331,8 +355,16 @@ def test_a_limit_that_no_picture_keeps_is_refused(value: int) -> None:
 
 def test_one_observer_alone_is_refused() -> None:
     """An observer in place of a list of them would be silent, where it is a list itself; it is refused."""
-    with pytest.raises(TypeError, match=r"^observers must be a list of plain functions"):
-        Session("k", observers=EventLog())
+    kind: Any = EventLog
+    for observer, words in (
+        (print, "a list of plain functions that take one event, also for a single one: observers=[...], got <"),
+        (EventLog(), "a list of plain functions that take one event, also for a single one: observers=[...], got ["),
+        (kind, "a list of plain functions that take one event, such as EventLog(...), not the class itself, got <"),
+        ("log", "a list of plain functions that take one event, got 'log'"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            Session("k", observers=observer)
+        assert str(caught.value).startswith(f"observers must be {words}")
 
 
 async def _told(event: events.Event) -> None:
@@ -348,10 +380,17 @@ class _Called:
         """Never awaited."""
 
 
-@pytest.mark.parametrize("observer", [5, "log", None, _told, _tells, _Called(), partial(_told)])
-def test_an_observer_is_a_plain_function(observer: Any) -> None:
+@pytest.mark.parametrize(
+    ("observer", "words"),
+    [
+        *((one, ", got") for one in (5, "log", None)),
+        *((one, ", not of coroutine functions, got") for one in (_told, _tells, _Called(), partial(_told))),
+        (EventLog, r", such as EventLog\(...\), not the class itself, got <class "),
+    ],
+)
+def test_an_observer_is_a_plain_function(observer: Any, words: str) -> None:
     """What cannot be called, or what would have to be awaited, is refused in one sentence, with what it is."""
-    with pytest.raises(TypeError, match=r"^observers must be a list of plain functions that take one event, got"):
+    with pytest.raises(TypeError, match=rf"^observers must be a list of plain functions that take one event{words}"):
         Session("k", observers=[print, observer])
     with pytest.raises(TypeError, match=r"^observers must be a list of plain functions"):
         Session("k", observers=observer)
@@ -368,7 +407,7 @@ def test_observers_of_any_kind_and_number() -> None:
 async def test_a_class_in_place_of_a_request_is_told_as_such(kind: Any) -> None:
     """`submit(Img2Img)` says that it wants an instance."""
     async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
-        with pytest.raises(TypeError, match=rf"request must be an instance, such as {kind.__name__}\(.*not the class"):
+        with pytest.raises(TypeError, match=rf"^request must be a request, such as {kind.__name__}\(.*not the class"):
             await session.submit(kind)
         assert server.received == []
 
