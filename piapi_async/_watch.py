@@ -18,7 +18,7 @@ from piapi_async import errors
 from piapi_async._clock import Clock
 from piapi_async._learning import lasted
 from piapi_async.polling import Backoff, Learned, Polling, TaskWait
-from piapi_async.retry import RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after, warn_of
+from piapi_async.retry import MISTAKES, RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after, warn_of
 from piapi_async.task import TaskInfo, TaskStatus
 
 LAST_POLL = 5.0
@@ -66,7 +66,7 @@ def learn(polling: Polling, info: TaskInfo, *, began: float | None, least: float
         try:
             seconds, queued = lasted(info)
             polling.wait.observe((info.model, info.task_type), seconds, queued=queued, began=began, between=between)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the task that was just seen to end
+        except MISTAKES as error:  # whatever it is, it must not cost the task that was just seen to end
             warn_of(polling.wait, error, instead="learning nothing from this task")
 
 
@@ -86,7 +86,7 @@ def urgency(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) ->
         return 0.0
     try:
         return URGENT * polling.wait.urgency((info.model, info.task_type), age, since=age - seen_ago)
-    except Exception as error:  # noqa: BLE001 - as above
+    except MISTAKES as error:
         warn_of(polling.wait, error, instead="polling without priority")
         return 0.0
 

@@ -306,6 +306,8 @@ class Polling:
             something in front of PiAPI do not count.
 
         stop: A stop of tenacity's that ends the wait earlier than `timeout` does, with the same `WaitTimeoutError`.
+            What it raises, and what it returns that is neither `True` nor `False`, costs one warning, and counts as
+            `False`.
 
     Raises:
         TypeError: A field has the wrong type.

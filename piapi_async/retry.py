@@ -11,6 +11,7 @@ Which errors may be retried is not a matter of policy but of money, and stands h
 - a poll costs nothing and is repeated whenever no usable answer came.
 """
 
+import asyncio
 import inspect
 import math
 import numbers
@@ -24,7 +25,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import tenacity
 
-from piapi_async import _checks, errors
+from piapi_async import _checks, _media, errors
 from piapi_async._clock import Clock, chance
 from piapi_async.events import logger
 
@@ -95,7 +96,8 @@ class RetryPolicy:
         wait: A wait of tenacity's, or a plain function like it, in place of the four numbers above. What it raises, and
             what it returns that is not a number of seconds, costs one warning, and those four numbers hold.
 
-        stop: A stop of tenacity's that ends the attempts earlier than `attempts` and `timeout` do.
+        stop: A stop of tenacity's that ends the attempts earlier than `attempts` and `timeout` do. What it raises, and
+            what it returns that is neither `True` nor `False`, costs one warning, and counts as `False`.
 
     Raises:
         TypeError: A field has the wrong type.
@@ -233,6 +235,9 @@ def retry_after(met: object) -> float:
 
 # Strategies of users, and `Learned`, are code that may be wrong; a task that is paid for must not be lost over it.
 
+MISTAKES: Final = (Exception, asyncio.CancelledError)
+"""What a strategy may raise. Nothing is awaited in one, so that a cancel out of it is nobody's, and ends no wait."""
+
 _BROKEN: deque[object] = deque(maxlen=100)
 """The strategies that were warned of, so that each is warned of once. They are compared by identity: a strategy need
 not be hashable, and two that are equal may be two mistakes."""
@@ -257,27 +262,31 @@ def ask_wait(wait: WaitStrategy, state: tenacity.RetryCallState, *, fallback: Wa
         if inspect.iscoroutine(pause):
             pause.close()  # or Python warns, whenever it is collected, that it was never awaited
         what = f"returned {reprlib.repr(pause)}, which is not a number of seconds >= 0"
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except MISTAKES as error:
         what = _raised(error)
     _warn(wait, what, instead="waiting with exponential backoff in its place")
     return fallback(state)
 
 
 def ask_stop(stop: StopStrategy, state: tenacity.RetryCallState) -> bool:
-    """Whether a strategy says to stop; where it raises, it does not, and there is one warning for each strategy."""
+    """Whether a strategy says to stop; where it raises, or says anything but yes or no, it does not.
+
+    Then there is one warning for each strategy.
+    """
     try:
-        is_enough: Any = stop(state)
-        if not inspect.isawaitable(is_enough):
-            return bool(is_enough)
+        is_enough: Any = _media.python_scalar(stop(state))
+        if isinstance(is_enough, bool):
+            return is_enough
         if inspect.iscoroutine(is_enough):
             is_enough.close()
-        _warn(stop, "is asynchronous, which a stop cannot be", instead="continuing without it")
-    except Exception as error:  # noqa: BLE001 - as above
-        warn_of(stop, error, instead="continuing without it")
+        what = f"returned {reprlib.repr(is_enough)}, which is neither True nor False"
+    except MISTAKES as error:
+        what = _raised(error)
+    _warn(stop, what, instead="continuing without it")
     return False
 
 
-def warn_of(strategy: object, error: Exception, *, instead: str) -> None:
+def warn_of(strategy: object, error: BaseException, *, instead: str) -> None:
     """Warn, once for each strategy, of what it raised, and tell what is done instead."""
     _warn(strategy, _raised(error), instead=instead)
 
@@ -287,7 +296,7 @@ def _is_seconds(value: Any) -> bool:
     return is_number and 0 <= float(value) < math.inf
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: BaseException) -> str:
     # Unlike str(), this bears an exception whose own __str__ fails.
     return f"raised {traceback.format_exception_only(error)[-1].strip()}"
 

@@ -611,16 +611,23 @@ async def test_bug_in_a_wait_names_the_task() -> None:
     assert len(caught.value.__notes__) == 1
 
 
-def _broken(_state: tenacity.RetryCallState) -> float:
-    raise ZeroDivisionError
+@pytest.mark.parametrize("field", ["wait", "stop"])
+@pytest.mark.parametrize("mistake", [ZeroDivisionError, asyncio.CancelledError])
+async def test_strategy_that_breaks_loses_no_task(field: str, mistake: type[BaseException]) -> None:
+    """A mistake in a strategy of one's own costs one warning; the task that was paid for comes home."""
 
+    def broken(_state: tenacity.RetryCallState) -> Any:
+        raise mistake
 
-async def test_wait_strategy_that_breaks_loses_no_task() -> None:
-    """A mistake in a wait strategy of one's own costs one warning; the task that was paid for comes home."""
+    polling, log = Polling(**{"wait": EACH_SECOND.wait, field: broken}), EventLog()
     async with RawServer(task("t-1"), task("t-1"), cut, task("t-1", "completed")) as server:
-        async with Session("k", base_url=server.url, polling=Polling(wait=_broken)) as session:
-            with pytest.warns(RuntimeWarning, match="ZeroDivisionError"):
+        options: dict[str, Any] = {"on_cancel": "cancel", "observers": [log]}
+        async with Session("k", base_url=server.url, polling=polling, **options) as session:
+            with pytest.warns(RuntimeWarning, match=mistake.__name__) as told:
                 assert (await session.run(BEAR)).status == "completed"
+    assert len(told) == 1
+    assert not log.of(events.Detached)
+    assert not [received for received in server.received if received.line.startswith("DELETE")]
 
 
 # A service that does not answer.
@@ -705,18 +712,22 @@ async def test_timeout_of_the_wrong_type_is_refused(limit: Any) -> None:
 class _BrokenLearned(Learned):
     """A learner with mistakes in it."""
 
+    mistake: type[BaseException]
+
     def observe(self, *others: Any, **more: Any) -> None:  # noqa: ARG002 - as it is called
         """Learn nothing."""
-        raise ZeroDivisionError("observe")
+        raise self.mistake("observe")
 
     def urgency(self, *others: Any, **more: Any) -> float:  # noqa: ARG002 - as it is called
         """Know nothing."""
-        raise KeyError("urgency")
+        raise self.mistake("urgency")
 
 
-async def test_a_mistake_in_what_learns_costs_one_warning() -> None:
+@pytest.mark.parametrize("mistake", [KeyError, asyncio.CancelledError])
+async def test_a_mistake_in_what_learns_costs_one_warning(mistake: type[BaseException]) -> None:
     """Whatever goes wrong while a policy learns, or says which poll matters most, the finished task is seen."""
     polling = Polling(wait=_BrokenLearned(prior=EACH_SECOND.wait))
+    polling.wait.mistake = mistake  # type: ignore[attr-defined]
     governor = Governor(requests_per_second=1)  # so that polls wait for their turn, and are asked how urgent they are
     polled = [task("t-1", "processing"), task("t-2", "processing"), *[task(None, "completed")] * 4]
     async with RawServer(task("t-1"), task("t-2"), *polled) as server:
@@ -763,7 +774,7 @@ async def test_a_stop_that_is_asynchronous_ends_nothing(stop: Any) -> None:
     polling = Polling(wait=EACH_SECOND.wait, stop=stop)
     async with RawServer(task("t-1", "processing"), task("t-1", "completed")) as server:
         async with Session("k", base_url=server.url) as session:
-            with pytest.warns(RuntimeWarning, match="asynchronous"):
+            with pytest.warns(RuntimeWarning, match="neither True nor False"):
                 assert (await session.task("t-1").wait(polling=polling)).status == "completed"
 
 

@@ -664,7 +664,7 @@ async def _coroutine() -> float:
     return 1.0
 
 
-def raising(error: Exception) -> Callable[[Any], float]:
+def raising(error: BaseException) -> Callable[[Any], Any]:
     """A strategy that raises."""
 
     def wait(_state: Any) -> float:
@@ -683,6 +683,7 @@ BROKEN: dict[str, Callable[[], Callable[[Any], float]]] = {
         repr(error): (lambda error=error: raising(error))  # type: ignore[misc]
         for error in (ZeroDivisionError("x"), KeyError("x"), RecursionError(), tenacity.TryAgain(), AssertionError())
     },
+    "cancelled": lambda: raising(asyncio.CancelledError()),
     "hostile": lambda: raising(Hostile()),
     **{
         repr(value): (lambda value=value: returning(lambda: value))  # type: ignore[misc]
@@ -743,16 +744,31 @@ async def test_a_stop_of_tenacity_s_ends_a_wait_early() -> None:
         assert looks.at == at
 
 
-async def test_a_stop_that_is_wrong_stops_nothing() -> None:
-    """What a stop raises costs one warning, not the wait."""
-
-    def stop(_state: Any) -> bool:
-        raise KeyError("x")
-
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [
+        (raising(KeyError("x")), "raised KeyError"),
+        (raising(asyncio.CancelledError()), "raised .*CancelledError"),
+        *((returning(lambda value=value: value), "neither True nor False") for value in (None, 1, "no", 3.5, [0])),  # type: ignore[misc]
+        (returning(Unshowable), "neither True nor False"),
+        (returning(_coroutine), "neither True nor False"),
+        (returning(lambda: np.array([True, True])), "neither True nor False"),
+    ],
+)
+async def test_a_stop_that_is_wrong_stops_nothing(stop: Any, words: str) -> None:
+    """What a stop raises, and an answer that is neither yes nor no, costs one warning, not the wait."""
     looks = Looks([PENDING, PENDING, DONE])
-    with pytest.warns(RuntimeWarning, match="KeyError") as caught:
+    with pytest.warns(RuntimeWarning, match=words) as caught:
         assert await watch(looks, polling=Polling(wait=EVEN, stop=stop)).run() is DONE
     assert len(caught) == 1
+
+
+async def test_a_stop_may_answer_by_numpy() -> None:
+    """What NumPy compares is an answer, too."""
+    looks = Looks([PENDING])
+    stop = returning(lambda: np.float64(2) > 1)
+    assert await watch(looks, polling=Polling(wait=EVEN, stop=stop)).run() is None
+    assert looks.at == [0]
 
 
 async def test_learned_is_a_wait_of_tenacity_s() -> None:
