@@ -1,8 +1,9 @@
 """What asyncio leaves to its users: state of one event loop, work that outlasts a cancel, limits that read first."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -146,7 +147,8 @@ async def to_the_end(task: "asyncio.Task[T]") -> T:
     cancel: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.wait({task})
+            with _cancelled_once():
+                await asyncio.wait({task})
         except asyncio.CancelledError as error:
             cancel = error
     if cancel is not None:
@@ -164,10 +166,21 @@ async def outlast(task: "asyncio.Task[Any]", *, seconds: float) -> None:
     deadline = loop.time() + seconds
     while not task.done() and (left := deadline - loop.time()) > 0:
         try:
-            await asyncio.wait({task}, timeout=left)
+            with _cancelled_once():
+                await asyncio.wait({task}, timeout=left)
         except asyncio.CancelledError:  # the first cancel is being obeyed already, in bounded time
             continue
     if not task.done():
         break_off(task)
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError), _cancelled_once():
             await asyncio.wait({task}, timeout=1.0)
+
+
+def _cancelled_once() -> AbstractContextManager[object]:
+    """Where the program uses anyio: keeps its scopes from cancelling this task again in each turn of the event loop.
+
+    They do so until the task leaves them, and the processor would be busy with nothing else. Leaving this block lets
+    them continue. A cancel of asyncio's own comes through.
+    """
+    scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
+    return nullcontext() if scope is None else scope(shield=True)

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from piapi_async._clock import Clock, chance
-from piapi_async._loop import PerLoop, outlast
+from piapi_async._loop import PerLoop, outlast, to_the_end
 from piapi_async.testing import run_in_virtual_time
 
 
@@ -121,6 +121,40 @@ async def test_being_cancelled_again_does_not_break_the_waiting(cancels: list[fl
     assert now() - begun == pytest.approx(5.6, abs=0.2)
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("way", ["outlast", "break off", "to the end"])
+async def test_a_scope_of_anyio_does_not_cancel_in_each_turn_of_the_loop(way: str) -> None:
+    """The scope cancels what is in it in each turn, which keeps the processor busy; it does not while this waits.
+
+    A cancel of asyncio's own comes through, and the scope has the last word.
+    """
+    anyio = pytest.importorskip("anyio")
+    task = asyncio.create_task(work(1000, stubborn=0.2) if way == "break off" else work(0.2))
+    cancels = 0
+
+    async def wait() -> None:
+        nonlocal cancels
+        waiting = asyncio.current_task()
+        assert waiting is not None
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                before = waiting.cancelling()
+                if way != "break off":  # which is cut short by it
+                    asyncio.get_running_loop().call_later(0.1, waiting.cancel)
+                try:
+                    await (to_the_end(task) if way == "to the end" else outlast(task, seconds=10 * (way == "outlast")))
+                finally:
+                    cancels = waiting.cancelling() - before
+                raise
+
+    await asyncio.gather(asyncio.create_task(wait()), return_exceptions=True)
+    assert task.done()
+    assert cancels == (way != "break off")
 
 
 @pytest.mark.real_time
