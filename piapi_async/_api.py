@@ -19,7 +19,7 @@ from piapi_async._content import Content
 from piapi_async._gate import Permit
 from piapi_async._history import NOTHING_NEW, HistoryPage, decode_history, history_call, same
 from piapi_async._http import Body, Transport
-from piapi_async._loop import outlast
+from piapi_async._loop import Lasting, outlast
 from piapi_async._pace import Kind
 from piapi_async._slots import Slot
 from piapi_async.account import Account
@@ -170,9 +170,7 @@ class Api:
                     if not turn.waits_for_room:
                         raise
 
-        info = await self.repeat(attempt, on=may_submit_again, action="submit", held_up=lambda: turn.waited)
-        self.announce(events.Submitted(info=info))
-        return info
+        return await self.repeat(attempt, on=may_submit_again, action="submit", held_up=lambda: turn.waited)
 
     async def account(self) -> Account:
         """Plan and balance, by the retry policy.
@@ -314,7 +312,7 @@ class Api:
 
     async def settle(self) -> None:
         """Begin no more, and lose nothing of what is under way; see `UnderWay.settle`."""
-        await self.under_way.settle(abandon=self.abandon)
+        await self.under_way.settle()
 
     async def repeat(
         self,
@@ -355,7 +353,8 @@ class Api:
     async def _pay(self, call: _calls.Call, body: Body, *, submission: Submission) -> TaskInfo:
         """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
         since = self.clock.now()
-        posting = self.under_way.post(partial(self._post, call, body=body, submission=submission), body=body)
+        post = partial(self._post, call, body=body, submission=submission)
+        posting = self.under_way.post(post, body=body, abandon=self.abandon)
         try:
             return await asyncio.shield(posting)
         except asyncio.CancelledError:
@@ -380,19 +379,17 @@ class Api:
         submission.reservation.accepted(info)
         submission.slot.accepted(info)
         await _tell(journal.accepted(info), about=f"task {info.task_id}, which is paid for,")
+        self.announce(events.Submitted(info=info))
         return info
 
-    async def _settle(
-        self, posting: "asyncio.Task[TaskInfo]", *, body: Body, submission: Submission, since: float
-    ) -> None:
+    async def _settle(self, posting: Lasting[TaskInfo], *, body: Body, submission: Submission, since: float) -> None:
         """After a cancelled submit: find out what became of it, and let nobody lose it unnoticed."""
-        deadline = self.clock.monotonic() + SETTLE
         posting.cancel()  # at once, unless its body is being sent
         await outlast(posting, seconds=SETTLE + NOTED)
         error = _failure(posting)
         if error is None:
-            self.announce(events.Submitted(info=posting.result()))
-            await self.abandon(posting.result().task_id, seconds=deadline - self.clock.monotonic())
+            if posting.let_go_at is None:  # it was over by then
+                await self.abandon(posting.result().task_id)
         elif Verdict.of(error, body=body) is Verdict.IN_DOUBT:
             if isinstance(error, errors.RequestTimeoutError) and not error.status:
                 error = asyncio.CancelledError()  # the time was up since the cancel had cut it short

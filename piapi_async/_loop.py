@@ -46,18 +46,24 @@ class Lasting(asyncio.Task[T]):
 
         seconds: How long the work under a `Limit` may still take after a cancel; what comes after it is brief, and
             comes to its end.
+
+    Attributes:
+        let_go_at: When it was first cancelled and held out, on the event loop's clock; `None` if it never was.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], *, holds: Callable[[], bool], seconds: float) -> None:
         self._holds = holds
         self._seconds = seconds
         self.limit: Limit | None = None
+        self.let_go_at: float | None = None
         super().__init__(work, loop=asyncio.get_running_loop())
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel it, or shorten its limit where it must not be broken off."""
-        if not self._holds():
+        if self.done() or not self._holds():
             return super().cancel(msg)
+        if self.let_go_at is None:
+            self.let_go_at = self.get_loop().time()
         if self.limit is not None:
             self.limit.shorten(self._seconds)
         return False

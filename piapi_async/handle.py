@@ -34,7 +34,7 @@ class TaskHandle:
 
     __slots__ = (
         *("_api", "_empty_since", "_info", "_polling", "_seen_at"),
-        *("_strange", "_submitted_at", "_task_id", "_waiters"),
+        *("_strange", "_submitted_at", "_task_id"),
     )
 
     def __init__(self, task_id: str, *, api: Api, polling: Polling, info: TaskInfo | None = None) -> None:
@@ -46,7 +46,6 @@ class TaskHandle:
         self._submitted_at = None if info is None else self._seen_at
         self._empty_since: float | None = None
         self._strange: tuple[str, ...] = ()
-        self._waiters = 0
 
     @property
     def task_id(self) -> str:
@@ -66,7 +65,8 @@ class TaskHandle:
         """Poll until the task is over, in the caller's own asyncio task.
 
         Cancelling the caller stops the polling. With the session's `on_cancel="detach"` the task goes on, and may
-        still be billed; with `"cancel"` the service is asked to cancel it, which takes up to 10 s.
+        still be billed; with `"cancel"` the service is asked to cancel it, which takes up to 10 s, unless others in
+        the session wait for it, by whichever handle.
 
         Args:
             timeout: Seconds for the whole wait, 0 for a single poll, `None` for no limit; not given, the policy's
@@ -193,13 +193,12 @@ class TaskHandle:
             submitted_at=self._submitted_at,
         )
         # Closing the session ends the wait as a cancel does; only then it becomes an error that says so.
-        with self._api.under_way.waiting(self._task_id):
-            self._waiters += 1
+        with self._api.under_way.waiting(self._task_id) as waiting:
             self._api.governor.watch(self._task_id, by=1)
             try:
                 info = await poller.run()
             except asyncio.CancelledError:
-                if self._waiters == 1:
+                if waiting.is_only:
                     await self._api.abandon(self._task_id)
                 raise
             except Exception as error:
@@ -209,7 +208,6 @@ class TaskHandle:
                     self._api.announce(events.Detached(task_id=self._task_id))
                 raise
             finally:
-                self._waiters -= 1
                 self._api.governor.watch(self._task_id, by=-1)
         if info is not None:
             return info

@@ -75,8 +75,8 @@ class Session:
 
         prices: What tasks are expected to cost.
 
-        on_cancel: What becomes of a task when the coroutine that waits for it is cancelled: `"detach"` leaves it
-            alone, so it may still be billed; `"cancel"` asks the service to cancel it.
+        on_cancel: What becomes of a task when the last coroutine that waits for it in this session is cancelled:
+            `"detach"` leaves it alone, so it may still be billed; `"cancel"` asks the service to cancel it.
 
         local_images: How local pictures travel: `"data-uri"` inside the request, or `"upload"` as links to the
             service's upload, which needs its Creator plan or higher. A link lives for 24 h; the same content is

@@ -97,6 +97,44 @@ async def test_one_of_a_gather_fails_while_the_others_are_being_submitted(
         assert all(name in caplog.text for name in left)
 
 
+MEETINGS = ["cancel, leave", "leave, cancel", "cancel, leave, cancel", "end, cancel", "leave, end, cancel"]
+
+
+@pytest.mark.parametrize("on_cancel", ["detach", "cancel"])
+@pytest.mark.parametrize("meeting", MEETINGS)
+async def test_a_cancelled_submit_whose_session_is_left_is_let_go_once(meeting: str, on_cancel: Any) -> None:
+    """Whichever is first, and whether the answer is in between: its task is named, or cancelled, exactly once."""
+    service, log = Service(), EventLog()
+    steps = meeting.split(", ")
+
+    def end(event: events.Event) -> None:
+        if "end" in steps and isinstance(event, events.Submitted):
+            submitting.cancel()  # the answer is read, and nobody has the handle yet
+
+    async with RawServer(service) as server:
+        session = Session("k", base_url=server.url, on_cancel=on_cancel, observers=[log, end])
+        submitting = asyncio.ensure_future(session.submit(BEAR))
+        leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await service.has_made(1)
+        for step in steps if "end" not in steps else steps[:-2]:
+            if step == "leave":
+                leaving = asyncio.ensure_future(session.aclose())
+            else:
+                submitting.cancel()
+            await asyncio.sleep(0.1)
+        service.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        if "leave" in steps:
+            await leaving
+        await session.aclose()
+        assert ids(log, events.Submitted) == ["t-1"]
+        assert ids(log, events.Detached) == (["t-1"] if on_cancel == "detach" else [])
+        assert service.canceled == ([] if on_cancel == "detach" else ["t-1"])
+        kinds = [type(event) for event in log if isinstance(event, events.Submitted | events.Detached)]
+        assert kinds[0] is events.Submitted
+
+
 async def test_a_submit_whose_session_is_left_gives_its_handle() -> None:
     """Whoever still waits for a submit that had begun gets the handle, and can go on in the session opened again."""
     service = Service()

@@ -700,6 +700,31 @@ async def test_last_waiter_takes_the_task_along() -> None:
     assert log.of(events.Detached) == []
 
 
+async def test_waiters_count_for_their_task_by_whichever_handle() -> None:
+    """One who leaves does not take along the task that another waits for by a handle of its own; the last one does."""
+    log = EventLog()
+    async with Emulator(queue_delay=Constant(600.0)) as server:
+        async with Session(server.api_key, base_url=server.url, on_cancel="cancel", observers=[log]) as session:
+            handle = await session.submit(BEAR)
+            other = await session.submit(BEAR)
+            handles = [handle, session.task(handle.task_id), session.task(handle.task_id), other]
+            first, second, third, apart = [asyncio.ensure_future(handle.wait()) for handle in handles]
+            await asyncio.sleep(1)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            assert server.tasks[handle.task_id].status == "pending"
+            second.cancel()
+            third.cancel()
+            await asyncio.gather(second, third, return_exceptions=True)
+            assert server.tasks[handle.task_id].status == "canceled"
+            assert server.tasks[other.task_id].status == "pending"
+            apart.cancel()
+            await asyncio.gather(apart, return_exceptions=True)
+            assert server.tasks[other.task_id].status == "canceled"
+        assert [record.endpoint for record in server.requests].count("cancel") == 2
+    assert log.of(events.Detached) == []
+
+
 @pytest.mark.parametrize("limit", [True, "30", b"30"])
 async def test_timeout_of_the_wrong_type_is_refused(limit: Any) -> None:
     """A time limit that is no number is refused before any look."""
