@@ -4,6 +4,7 @@ An observer is any callable that takes one event. It is called in the event loop
 raises is logged and goes no further: watching a paid task must not break it.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -191,5 +192,5 @@ class Announcer:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # nothing is awaited here, so that a cancel is nobody's
                 logger.exception("observer %r failed", observer)

@@ -134,11 +134,16 @@ def test_an_observer_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -
     assert "a bug in an observer" in caplog.text
 
 
-def test_a_cancel_inside_an_observer_passes() -> None:
-    """What is no `Exception`, such as a cancel or Ctrl-C, is not swallowed."""
+def test_only_ctrl_c_passes_an_observer(caplog: pytest.LogCaptureFixture) -> None:
+    """A cancel out of an observer is a mistake like any other, as nothing is awaited in it; Ctrl-C is not swallowed."""
 
     def cancel(_event: events.Event) -> None:
         raise asyncio.CancelledError
 
-    with pytest.raises(asyncio.CancelledError):
-        events.Announcer([cancel])(SAYS[0][0])
+    def interrupt(_event: events.Event) -> None:
+        raise KeyboardInterrupt
+
+    events.Announcer([cancel])(SAYS[0][0])
+    assert "CancelledError" in caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        events.Announcer([interrupt])(SAYS[0][0])

@@ -925,11 +925,14 @@ async def test_bad_input_is_refused_before_anything_is_sent() -> None:
         assert server.received == []
 
 
-async def test_observer_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("mistake", [RuntimeError, asyncio.CancelledError])
+async def test_observer_that_raises_breaks_nothing(
+    mistake: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     """An observer's mistake is logged; the run goes on, and the other observers are told."""
 
     def broken(_event: events.Event) -> None:
-        raise RuntimeError("oops")
+        raise mistake("oops")
 
     log = EventLog()
     async with short() as server, Session(server.api_key, base_url=server.url, observers=[broken, log]) as session:
