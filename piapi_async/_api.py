@@ -329,7 +329,9 @@ class Api:
         def before_sleep(attempt: int, wait: float, error: BaseException | None) -> None:
             self.announce(events.Retrying(action=action, attempt=attempt, wait=wait, error=error))
 
-        return await self.retry.call(act, on=on, before_sleep=before_sleep, held_up=held_up)
+        return await self.retry.call(
+            act, on=on, before_sleep=before_sleep, held_up=held_up, max_pause=self.governor.max_pause
+        )
 
     def _turn(
         self,

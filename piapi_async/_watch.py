@@ -18,7 +18,7 @@ from piapi_async import errors
 from piapi_async._clock import Clock
 from piapi_async._learning import lasted
 from piapi_async.polling import Backoff, Learned, Polling, TaskWait
-from piapi_async.retry import RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after, warn_of
+from piapi_async.retry import MAX_PAUSE_SECONDS, RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after, warn_of
 from piapi_async.task import TaskInfo, TaskStatus
 
 LAST_POLL = 5.0
@@ -112,6 +112,8 @@ class Poller(TaskWait):
 
         clock: Where time comes from.
 
+        max_pause: The longest `Retry-After` that is obeyed, in seconds: `Governor.max_pause`.
+
         known: The task as last seen, if it was: it stands in for the first poll.
 
         seen_at: When that was, on the clock.
@@ -129,6 +131,7 @@ class Poller(TaskWait):
     polling: Polling
     timeout: float | None
     clock: Clock
+    max_pause: float = MAX_PAUSE_SECONDS
     known: TaskInfo | None = None
     seen_at: float = 0.0
     submitted_at: float | None = None
@@ -267,7 +270,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     else:
         pause = ask_wait(poller.polling.wait, state, fallback=_FALLBACK)
     if poller.info is None:
-        pause = max(pause, retry_after(error_of(state)))
+        pause = max(pause, retry_after(error_of(state), max_pause=poller.max_pause))
     if poller.known is not None:
         pause -= poller.clock.monotonic() - poller.seen_at
     return max(0.0, min(pause, poller.left))

@@ -186,6 +186,7 @@ class TaskHandle:
             polling=policy,
             timeout=limit,
             clock=self._api.clock,
+            max_pause=self._api.governor.max_pause,
             known=self._info,
             seen_at=self._seen_at,
             submitted_at=self._submitted_at,
