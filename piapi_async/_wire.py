@@ -89,7 +89,6 @@ _LONG_TEXT = 10_000  # characters; a longer one in an echo is a picture, or as g
 _LOG_LINE = 4_000
 _RESULTS = ("output", "task_result")
 _TOKEN = re.compile(r'\s*("[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+)', re.DOTALL)
-_NAMED_ID = re.compile(rb'"task_id"\s*:\s*"([^"\\]{1,200})"')
 _SECRET_MIN = 4  # a shorter one is part of too many words, and no secret
 _SECRET_FIELD = re.compile(r'("secret"\s*:\s*")(?:[^"\\]|\\.)*')
 
@@ -185,7 +184,6 @@ def decode_submit(answer: Answer, *, now: float, secrets: Collection[str] = ()) 
         return info
     failure = _failure(answer, payload, now=now, secrets=secrets)
     if failure is None and answer.cut is not None:
-        answer.cut.task_id = _named_id(answer.body)
         raise answer.cut
     raise failure or _unexpected(answer, payload, secrets=secrets)
 
@@ -235,7 +233,7 @@ def _unexpected(
         f"PiAPI answered {answer.status} with something that is not {wanted}: {said}",
         status=answer.status,
         body=text,
-        task_id=_named_id(answer.body),
+        task_id=_named(payload) or None,
     )
 
 
@@ -307,9 +305,9 @@ def _failure(
         "body": body,
         "headers": {name.lower(): _redact(text, secrets=secrets) for name, text in answer.headers.items()},
         "is_enveloped": _is_enveloped(payload),
-        "task_id": _named_id(answer.body),
+        "task_id": _named(payload) or None,
     }
-    is_named = bool(_named(payload))
+    is_named = parts["task_id"] is not None
     if is_named:  # it may have been made, and refused or cut short afterwards
         parts["safe_to_resubmit"] = False
     said = parts["message"] or "no reason given"
@@ -439,12 +437,6 @@ def _beginning(body: bytes) -> Any:
     return None
 
 
-def _named_id(body: bytes) -> str | None:
-    """The first task id in a body, wherever it stands, for those who have to look what became of a submit."""
-    found = _NAMED_ID.search(body)
-    return None if found is None else found[1].decode(errors="replace").strip() or None
-
-
 def _excerpt(body: bytes, *, secrets: Collection[str]) -> str:
     return _redact(body[: 8 * _EXCERPT].decode(errors="replace"), secrets=secrets)[:_EXCERPT].strip()
 
@@ -506,7 +498,10 @@ def _task_object(payload: object, *, is_refusal: bool) -> Mapping[str, Any] | No
 
 
 def _named(payload: object) -> str:
-    """The id of the task that an answer names, in its envelope or without one; empty where it names none."""
+    """The id of the task that an answer names, in its envelope or without one; empty where it names none.
+
+    An id elsewhere, in the echoed input or in a log, may be that of another task.
+    """
     outer = _mapping(payload)
     return _id(_mapping(outer.get("data"))).strip() or _id(outer).strip()
 
