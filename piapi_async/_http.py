@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -285,7 +285,7 @@ class Transport:
 
     @asynccontextmanager
     async def download(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator["Download"]:
-        """Open a result's URL, without the API key.
+        """Open a result's URL, without the API key, and without the headers and cookies of a borrowed client session.
 
         Redirects are followed here: aiohttp would spell their targets anew, which breaks signed links.
 
@@ -310,6 +310,7 @@ class Transport:
                         max_line_size=HEADER_MAX,
                         max_field_size=HEADER_MAX,
                         timeout=_untimed(self._timeout),
+                        middlewares=None if self._borrowed is None else _without_defaults(client, own=headers),
                     )
                 try:
                     location = response.headers.get("Location", "") if response.status in _REDIRECTED else ""
@@ -481,6 +482,31 @@ def is_loopback(host: str) -> bool:
 def _named(client: aiohttp.ClientSession) -> dict[str, str]:
     """The `User-Agent`, where a client session has none: Cloudflare refuses some of those that libraries send."""
     return {} if "User-Agent" in client.headers else {"User-Agent": user_agent()}
+
+
+def _without_defaults(client: aiohttp.ClientSession, *, own: Collection[str]) -> Sequence[aiohttp.ClientMiddlewareType]:
+    """The middlewares of a borrowed client session, after one that takes off what the session adds to every request.
+
+    Its headers, its login and its cookies may be secrets of its owner: they are meant for the API, or for services that
+    have nothing to do with it, and a picture may lie on any host. A middleware may add what it likes, host by host.
+
+    Args:
+        client: The client session.
+
+        own: The headers of the request itself, which stay.
+    """
+    kept = {"host", "user-agent", *map(str.lower, own)}
+    added = {"Cookie", *(name for name in client.headers if name.lower() not in kept)}
+    if getattr(client, "auth", None) is not None:  # which aiohttp 4 is to drop
+        added.add("Authorization")
+
+    async def take_off(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        for name in added:
+            request.headers.popall(name, None)
+        return await handler(request)
+
+    # aiohttp tells a session's own middlewares by a private attribute alone.
+    return (take_off, *getattr(client, "_middlewares", ()))
 
 
 def time_limits(given: object) -> aiohttp.ClientTimeout:
