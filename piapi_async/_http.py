@@ -272,7 +272,7 @@ class Transport:
             _forget(broken_by, secrets=_secrets(call))
             cut = translate(broken_by, url=call.url, unsent=False, secrets=_secrets(call))
             cut.__cause__ = broken_by
-        return Answer(status=response.status, headers=response.headers, body=content, cut=cut)
+        return Answer(status=response.status, headers=response.headers, body=content, cut=cut, url=call.url)
 
     def _learn(self, headers: Mapping[str, str], *, took: float) -> None:
         """Learn the service's time from an answer; one a second is enough, and a copy of a cache tells an older one."""
@@ -617,7 +617,7 @@ def translate(
         cause = error.__cause__ or error  # aiohttp's own words come with all that it knows of the connection
         words = told(str(cause) or type(cause).__name__, secrets=secrets)
         return errors.ConnectError(f"the request to {host} broke off before all of it was sent: {words}")
-    words = told(str(error) or type(error).__name__, secrets=secrets)
+    words = told(_words(error) or type(error).__name__, secrets=secrets)
     connecting = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
     if unsent or isinstance(error, connecting):
         return errors.ConnectError(f"cannot connect to {host}: {words}; nothing was sent")
@@ -626,3 +626,16 @@ def translate(
     if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
         return errors.ConnectionLostError(f"lost the connection to {host}: {words}")
     return errors.TransportError(f"no usable HTTP answer from {host}: {words}")
+
+
+def _words(error: Exception) -> str:
+    """What happened, in words. Those of aiohttp's that say what and where could not be connected are not repeated."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection in time"
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error)
+    cause: Exception = getattr(error, "certificate_error", error.os_error)
+    words = getattr(cause, "strerror", None) or str(cause)
+    return (
+        f"proxy {error.host}:{error.port}: {words}" if isinstance(error, aiohttp.ClientProxyConnectionError) else words
+    )

@@ -105,12 +105,15 @@ class Answer:
         body: Its content, or the first part of it.
 
         cut: What broke the body off, or `None` when it came whole.
+
+        url: What was asked.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     cut: errors.TransportError | None = attrs.field(default=None, repr=False)
+    url: str = attrs.field(default="", repr=False)
 
 
 def decode_upload(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> str:
@@ -332,7 +335,11 @@ def _failure(
     if kind in (errors.RateLimitError, errors.ServerError):
         pause = parts["retry_after"] = parse_retry_after(answer.headers, now=now)
         text += "" if pause is None else f"; it asks to wait {pause:g} s"
-    return kind(text, hint=hints.get(kind), **parts)
+    # Without PiAPI's form it is not a task that was not found, but the path.
+    is_path = kind is errors.NotFoundError and not parts["is_enveloped"]
+    text += f"; the request went to {told(answer.url.partition('?')[0], secrets=secrets)}" if is_path else ""
+    hint = errors.Hint.CHECK_BASE_URL if is_path and hints is _HINTS else hints.get(kind)
+    return kind(text, hint=hint, **parts)
 
 
 def _is_blocked(answer: Answer, *, is_enveloped: bool) -> bool:

@@ -113,7 +113,8 @@ _ADVICE = {
     " which sends pictures without one",
     Hint.CHECK_BALANCE: "check the balance at https://piapi.ai/workspace, or the picture: PiAPI says so of some, too",
     Hint.CLIENT_BLOCKED: "this is not about the API key: Cloudflare blocks this network or this User-Agent",
-    Hint.CHECK_BASE_URL: "set base_url (PIAPI_BASE_URL) to the address of the API itself",
+    Hint.CHECK_BASE_URL: "base_url (PIAPI_BASE_URL) may be wrong: set it to the address of the API itself,"
+    " without /api/v1",
     Hint.CHECK_TASKS: "look for it with session.find(error.request, since=error.since), or at"
     " https://piapi.ai/workspace, before you submit it again",
 }
