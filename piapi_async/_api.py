@@ -240,7 +240,7 @@ class Api:
         try:
             return await self.repeat(attempt, on=may_look_again, action="upload")
         except errors.PiAPIError as error:
-            error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
+            errors.set_resubmit(error, safe=True)  # whatever became of the file, no task can have come of it
             raise
 
     async def look(self, task_id: str, *, urgency: Callable[[], float] = no_priority) -> TaskInfo:

@@ -154,6 +154,21 @@ class PiAPIError(Exception):
         return text if self.hint is None else f"{text}; {_ADVICE[self.hint]}"
 
 
+def set_resubmit(error: PiAPIError, *, safe: bool, task_id: str | None = None) -> None:
+    """Say of an error what is known where it is caught, and could not be where it was made: whether there is a task.
+
+    Args:
+        error: What was met.
+
+        safe: Whether there is certainly none from this call.
+
+        task_id: The one that there is.
+    """
+    error.safe_to_resubmit = safe
+    if task_id is not None:
+        error.task_id = task_id
+
+
 class ConfigurationError(PiAPIError, ValueError):
     """The session cannot work as it was set up: no key, a bad URL, a missing extra."""
 

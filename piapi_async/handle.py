@@ -233,8 +233,7 @@ class TaskHandle:
 
     def _mark(self, error: Exception) -> None:
         if isinstance(error, errors.PiAPIError):
-            error.safe_to_resubmit = False
-            error.task_id = self._task_id
+            errors.set_resubmit(error, safe=False, task_id=self._task_id)
 
     async def _poll(self, polling: Polling) -> TaskInfo:
         info = await self._api.look(self._task_id, urgency=partial(self._urgency, polling))
