@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from piapi_async import _checks, _media, errors
@@ -623,7 +624,9 @@ def translate(
         return errors.ConnectError(f"cannot connect to {host}: {words}; nothing was sent")
     if isinstance(error, TimeoutError):
         return errors.RequestTimeoutError(f"no answer from {host} in time: {words}")
-    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
+    # The connection held where an answer came that is not in the encoding that it claims.
+    is_garbled = isinstance(error.__cause__, ContentEncodingError)
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError) and not is_garbled:
         return errors.ConnectionLostError(f"lost the connection to {host}: {words}")
     return errors.TransportError(f"no usable HTTP answer from {host}: {words}")
 
