@@ -347,7 +347,7 @@ FAILURES: dict[str, tuple[Any, type[Exception], str]] = {
     "truncated": (closing(answer(PNG, headers={"Content-Length": "999"})), ConnectionLostError, "lost the connection"),
     "stalled": (stalling_after(answer(PNG, headers={"Content-Length": "999"})), TransportError, "in time"),
     "no http": (closing(b"ssh-2.0\r\n\r\n"), TransportError, "no usable HTTP answer"),
-    "bad gzip": (answer(PNG, headers={"Content-Encoding": "gzip"}), TransportError, "lost the connection"),
+    "bad gzip": (answer(PNG, headers={"Content-Encoding": "gzip"}), TransportError, "no usable HTTP answer"),
     "loop": (answer(status=302, headers={"Location": "/a.bin"}), TransportError, "no usable HTTP answer"),
     "file": (answer(status=302, headers={"Location": "file:///etc/passwd"}), TransportError, "no usable HTTP answer"),
 }

@@ -165,16 +165,21 @@ async def test_redirect_of_the_api_never_carries_the_key_away(status: int, metho
         assert other.received == []
 
 
-@pytest.mark.parametrize("call", ["submit", "get_task", "account"])
+@pytest.mark.parametrize("call", ["submit", "get_task", "account", "history"])
 async def test_a_path_that_is_not_found_may_be_a_wrong_base_url(call: str) -> None:
     """A page of 404 names the URL that was asked for, without a key in it, and says that `base_url` may be wrong."""
     async with Emulator() as emulator:
         async with Session("s3cret", base_url=f"{emulator.url}/api/v1") as session:
-            act = {"submit": lambda: session.submit(BEAR), "get_task": lambda: session.get_task("s3cret")}
+            act: dict[str, Any] = {
+                "submit": lambda: session.submit(BEAR),
+                "get_task": lambda: session.get_task("s3cret"),
+                "account": session.account,
+                "history": lambda: anext(session.past_tasks(start=0, end=9)),
+            }
             with pytest.raises(
                 NotFoundError, match=rf"404.*; the request went to {emulator.url}/api/v1/.*; base_url"
             ) as caught:
-                await act.get(call, session.account)()
+                await act[call]()
     assert caught.value.hint is Hint.CHECK_BASE_URL
     assert "s3cret" not in str(caught.value)
     assert "?" not in str(caught.value)
