@@ -238,7 +238,7 @@ class Api:
         try:
             return await self.repeat(attempt, on=may_look_again, action="upload")
         except errors.PiAPIError as error:
-            error.safe_to_resubmit = True  # whatever became of the file, no task can have come of it
+            errors.set_resubmit(error, safe=True)  # whatever became of the file, no task can have come of it
             raise
 
     async def look(self, task_id: str, *, urgency: Callable[[], float] = no_priority) -> TaskInfo:
@@ -327,7 +327,9 @@ class Api:
         def before_sleep(attempt: int, wait: float, error: BaseException | None) -> None:
             self.announce(events.Retrying(action=action, attempt=attempt, wait=wait, error=error))
 
-        return await self.retry.call(act, on=on, before_sleep=before_sleep, held_up=held_up)
+        return await self.retry.call(
+            act, on=on, before_sleep=before_sleep, held_up=held_up, max_pause=self.governor.max_pause
+        )
 
     def _turn(
         self,

@@ -4,14 +4,19 @@ Everything is counted in whole points, and nothing is awaited between check and 
 the point however many coroutines submit at once.
 """
 
+from collections import OrderedDict
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
 from piapi_async import errors
 from piapi_async.prices import POINTS_PER_USD, PriceList, dollars
 from piapi_async.task import Submittable, TaskInfo
+
+TASKS_MAX: Final = 50_000
+"""Tasks whose ends are awaited: those of an app that submits and never polls would otherwise pile up for as long as it
+lives. Beyond them the oldest stay at what they were expected to cost: unknown is not free."""
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -30,7 +35,7 @@ class Budget:
     prices: PriceList
     limit: int | None = None
     points: int = attrs.field(default=0, init=False)
-    _in_flight: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
+    _in_flight: OrderedDict[str, int] = attrs.field(factory=OrderedDict, init=False, repr=False)
 
     def reserve(self, request: Submittable) -> "Reservation":
         """Set aside what a request is expected to cost.
@@ -55,8 +60,10 @@ class Budget:
             )
 
     def accepted(self, info: TaskInfo, *, points: int) -> None:
-        """A task exists: its points stay set aside until it is over."""
+        """A task exists: its points stay set aside until it is seen to be over, or for good when that is never seen."""
         self._in_flight[info.task_id] = points
+        if len(self._in_flight) > TASKS_MAX:
+            self._in_flight.popitem(last=False)
         self.settle(info)
 
     def settle(self, info: TaskInfo) -> None:

@@ -42,7 +42,7 @@ _SAID_OTHERWISE = (
 _ADVICE = {
     Hint.CHECK_UPLOAD_PLAN: "uploads need a valid API key and the Creator plan or higher: leave --local-images upload"
     " out to send pictures without one",
-    Hint.CHECK_BASE_URL: "set PIAPI_BASE_URL to the address of the API itself",
+    Hint.CHECK_BASE_URL: "PIAPI_BASE_URL may be wrong: set it to the address of the API itself, without /api/v1",
 }
 """What to do about an error, where the command line says it otherwise than `str(error)`."""
 

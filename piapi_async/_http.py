@@ -6,13 +6,14 @@ import ipaddress
 import math
 import re
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from piapi_async import _checks, errors
@@ -271,7 +272,7 @@ class Transport:
             _forget(broken_by, secrets=_secrets(call))
             cut = translate(broken_by, url=call.url, unsent=False, secrets=_secrets(call))
             cut.__cause__ = broken_by
-        return Answer(status=response.status, headers=response.headers, body=content, cut=cut)
+        return Answer(status=response.status, headers=response.headers, body=content, cut=cut, url=call.url)
 
     def _learn(self, headers: Mapping[str, str], *, took: float) -> None:
         """Learn the service's time from an answer; one a second is enough, and a copy of a cache tells an older one."""
@@ -284,7 +285,7 @@ class Transport:
 
     @asynccontextmanager
     async def download(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator["Download"]:
-        """Open a result's URL, without the API key.
+        """Open a result's URL, without the API key, and without the headers and cookies of a borrowed client session.
 
         Redirects are followed here: aiohttp would spell their targets anew, which breaks signed links.
 
@@ -309,6 +310,7 @@ class Transport:
                         max_line_size=HEADER_MAX,
                         max_field_size=HEADER_MAX,
                         timeout=_untimed(self._timeout),
+                        middlewares=None if self._borrowed is None else _without_defaults(client, own=headers),
                     )
                 try:
                     location = response.headers.get("Location", "") if response.status in _REDIRECTED else ""
@@ -482,6 +484,31 @@ def _named(client: aiohttp.ClientSession) -> dict[str, str]:
     return {} if "User-Agent" in client.headers else {"User-Agent": user_agent()}
 
 
+def _without_defaults(client: aiohttp.ClientSession, *, own: Collection[str]) -> Sequence[aiohttp.ClientMiddlewareType]:
+    """The middlewares of a borrowed client session, after one that takes off what the session adds to every request.
+
+    Its headers, its login and its cookies may be secrets of its owner: they are meant for the API, or for services that
+    have nothing to do with it, and a picture may lie on any host. A middleware may add what it likes, host by host.
+
+    Args:
+        client: The client session.
+
+        own: The headers of the request itself, which stay.
+    """
+    kept = {"host", "user-agent", *map(str.lower, own)}
+    added = {"Cookie", *(name for name in client.headers if name.lower() not in kept)}
+    if getattr(client, "auth", None) is not None:  # which aiohttp 4 is to drop
+        added.add("Authorization")
+
+    async def take_off(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        for name in added:
+            request.headers.popall(name, None)
+        return await handler(request)
+
+    # aiohttp tells a session's own middlewares by a private attribute alone.
+    return (take_off, *getattr(client, "_middlewares", ()))
+
+
 def time_limits(given: object) -> aiohttp.ClientTimeout:
     """The time limits of one request: as they are given, or from seconds for all of it.
 
@@ -585,12 +612,27 @@ def translate(
         cause = error.__cause__ or error  # aiohttp's own words come with all that it knows of the connection
         words = told(str(cause) or type(cause).__name__, secrets=secrets)
         return errors.ConnectError(f"the request to {host} broke off before all of it was sent: {words}")
-    words = told(str(error) or type(error).__name__, secrets=secrets)
+    words = told(_words(error) or type(error).__name__, secrets=secrets)
     connecting = aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
     if unsent or isinstance(error, connecting):
         return errors.ConnectError(f"cannot connect to {host}: {words}; nothing was sent")
     if isinstance(error, TimeoutError):
         return errors.RequestTimeoutError(f"no answer from {host} in time: {words}")
-    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
+    # The connection held where an answer came that is not in the encoding that it claims.
+    is_garbled = isinstance(error.__cause__, ContentEncodingError)
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError) and not is_garbled:
         return errors.ConnectionLostError(f"lost the connection to {host}: {words}")
     return errors.TransportError(f"no usable HTTP answer from {host}: {words}")
+
+
+def _words(error: Exception) -> str:
+    """What happened, in words. Those of aiohttp's that say what and where could not be connected are not repeated."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection in time"
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error)
+    cause: Exception = getattr(error, "certificate_error", error.os_error)
+    words = getattr(cause, "strerror", None) or str(cause)
+    return (
+        f"proxy {error.host}:{error.port}: {words}" if isinstance(error, aiohttp.ClientProxyConnectionError) else words
+    )

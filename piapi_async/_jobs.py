@@ -122,7 +122,7 @@ class Entry(Journal):
                 self.key, owner=self.owner, token=self.token, points=self.points, limit=self.limit, sent=sent
             )
         except errors.LedgerError as error:
-            error.safe_to_resubmit = True
+            errors.set_resubmit(error, safe=True)  # what the ledger cannot note is not sent
             raise
 
     async def refused(self) -> None:

@@ -17,9 +17,8 @@ class InternalError(errors.PiAPIError):
     """
 
     def __init__(self, text: str, *, task_id: str | None = None) -> None:
-        super().__init__(text)
-        self.task_id: str | None = task_id
-        self.safe_to_resubmit: bool = task_id is None  # where a task may exist it is a doubt, never this
+        # Where a task may exist, and is not known, it is a doubt, never this.
+        super().__init__(text, safe_to_resubmit=task_id is None, task_id=task_id)
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,16 @@ from piapi_async import errors
 from piapi_async._clock import Clock
 from piapi_async._learning import lasted
 from piapi_async.polling import Backoff, Learned, Polling, TaskWait
-from piapi_async.retry import MISTAKES, RETRY_LOOK, ask_stop, ask_wait, error_of, retry_after, warn_of
+from piapi_async.retry import (
+    MAX_PAUSE_SECONDS,
+    MISTAKES,
+    RETRY_LOOK,
+    ask_stop,
+    ask_wait,
+    error_of,
+    retry_after,
+    warn_of,
+)
 from piapi_async.task import TaskInfo, TaskStatus
 
 LAST_POLL = 5.0
@@ -112,6 +121,8 @@ class Poller(TaskWait):
 
         clock: Where time comes from.
 
+        max_pause: The longest `Retry-After` that is obeyed, in seconds: `Governor.max_pause`.
+
         known: The task as last seen, if it was: it stands in for the first poll.
 
         seen_at: When that was, on the clock.
@@ -121,6 +132,8 @@ class Poller(TaskWait):
     Attributes:
         info: The task as the last poll showed it; `None` when that one failed.
 
+        is_refused: Whether the last poll failed since the service refuses to show the task, and that is to be believed.
+
         error: What the last poll met, when the time was up while polls failed.
     """
 
@@ -129,14 +142,15 @@ class Poller(TaskWait):
     polling: Polling
     timeout: float | None
     clock: Clock
+    max_pause: float = MAX_PAUSE_SECONDS
     known: TaskInfo | None = None
     seen_at: float = 0.0
     submitted_at: float | None = None
     info: TaskInfo | None = attrs.field(default=None, init=False)
+    is_refused: bool = attrs.field(default=False, init=False)
     error: BaseException | None = attrs.field(default=None, init=False)
     _begun: float | None = attrs.field(default=None, init=False)
     _failing_since: float | None = attrs.field(default=None, init=False)
-    _is_refused: bool = attrs.field(default=False, init=False)
     _refusals: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
 
@@ -173,7 +187,7 @@ class Poller(TaskWait):
     def saw(self, info: TaskInfo, *, at: float) -> None:
         """Note a poll that succeeded."""
         self.info, self.polled_at, self._was_seen, self._refusals = info, at, True, 0
-        self._is_refused = False
+        self.is_refused = False
         self.failing_for, self._failing_since = 0.0, None
         if self.submitted_at is not None:
             self.age = at - self.submitted_at
@@ -189,28 +203,25 @@ class Poller(TaskWait):
         now = self.clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         self.failing_for = now - self._failing_since
-        self._is_refused = self._is_refusal(error)
-        self._refusals += self._is_refused
+        self.is_refused = self._counts_as_refused(error)
 
-    def _is_refusal(self, error: errors.PiAPIError) -> bool:
-        """Whether the service itself says no.
+    def _counts_as_refused(self, error: errors.PiAPIError) -> bool:
+        """Count a poll that failed, if it is a refusal; whether the service refuses for good to show the task.
 
-        A 4xx that does not have PiAPI's form, while a task goes on, is the word of something in front of it: Cloudflare
-        that wants to see a browser, a router that knows no route. It passes like an outage. But a 401 is about the key,
-        whoever says it; and a task that was never seen may not be there at all.
+        A 4xx that does not have PiAPI's form is the word of something in front of it: Cloudflare that wants to see a
+        browser, a router that knows no route. But a 401 is about the key, whoever says it.
         """
         if not isinstance(error, errors.APIError) or isinstance(error, RETRY_LOOK):
-            return False
+            return False  # no answer, or one that will be another one later
         if isinstance(error, errors.NotFoundError) and is_young(self.submitted_at, clock=self.clock):
-            return False
-        return _is_of_piapi(error) or not self._was_seen
-
-    def is_refused(self, state: tenacity.RetryCallState) -> bool:
-        """Whether the last poll, and others since the task was last seen, were refused often enough to believe it."""
-        if not self._is_refused:
-            return False
-        is_clear = not self._was_seen and _is_of_piapi(error_of(state))
-        return is_clear or self._refusals >= self.polling.max_errors
+            return False  # not visible yet
+        is_of_piapi = error.is_enveloped or error.status == 401  # noqa: PLR2004
+        if self._was_seen and not is_of_piapi:
+            return False  # the task is there: this passes like an outage
+        if is_of_piapi and not self._was_seen:
+            return True  # nothing speaks for a task that was never seen
+        self._refusals += 1
+        return self._refusals >= self.polling.max_errors
 
     def is_over_time(self, state: tenacity.RetryCallState) -> bool:
         """Whether no further poll may begin; one is made in any case, also of a task that was known before."""
@@ -224,10 +235,6 @@ class Poller(TaskWait):
         now = self.clock.monotonic()
         state.start_time, state.outcome_timestamp = now - self.waited, now
         return ask_stop(self.polling.stop, state)
-
-
-def _is_of_piapi(error: BaseException | None) -> bool:
-    return isinstance(error, errors.APIError) and (error.is_enveloped or error.status == 401)  # noqa: PLR2004
 
 
 async def _attempt(poller: Poller) -> TaskInfo | None:
@@ -267,7 +274,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     else:
         pause = ask_wait(poller.polling.wait, state, fallback=_FALLBACK)
     if poller.info is None:
-        pause = max(pause, retry_after(error_of(state)))
+        pause = max(pause, retry_after(error_of(state), max_pause=poller.max_pause))
     if poller.known is not None:
         pause -= poller.clock.monotonic() - poller.seen_at
     return max(0.0, min(pause, poller.left))
@@ -275,14 +282,14 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 def _is_enough(state: tenacity.RetryCallState) -> bool:
     poller: Poller = state.args[0]
-    return poller.is_refused(state) or poller.is_over_time(state)
+    return poller.is_refused or poller.is_over_time(state)
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:
     """Raise the refusal, or note what polls met when the time was up; in place of tenacity's `RetryError`."""
     poller: Poller = state.args[0]
     error = error_of(state)
-    if error is not None and poller.is_refused(state):
+    if error is not None and poller.is_refused:
         raise error
     poller.error = error
 

@@ -89,7 +89,6 @@ _LONG_TEXT = 10_000  # characters; a longer one in an echo is a picture, or as g
 _LOG_LINE = 4_000
 _RESULTS = ("output", "task_result")
 _TOKEN = re.compile(r'\s*("[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s"{}\[\],:]+)', re.DOTALL)
-_NAMED_ID = re.compile(rb'"task_id"\s*:\s*"([^"\\]{1,200})"')
 _SECRET_MIN = 4  # a shorter one is part of too many words, and no secret
 _SECRET_FIELD = re.compile(r'("secret"\s*:\s*")(?:[^"\\]|\\.)*')
 
@@ -106,12 +105,15 @@ class Answer:
         body: Its content, or the first part of it.
 
         cut: What broke the body off, or `None` when it came whole.
+
+        url: What was asked.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     cut: errors.TransportError | None = attrs.field(default=None, repr=False)
+    url: str = attrs.field(default="", repr=False)
 
 
 def decode_upload(answer: Answer, *, now: float, secrets: Collection[str] = ()) -> str:
@@ -185,7 +187,6 @@ def decode_submit(answer: Answer, *, now: float, secrets: Collection[str] = ()) 
         return info
     failure = _failure(answer, payload, now=now, secrets=secrets)
     if failure is None and answer.cut is not None:
-        answer.cut.task_id = _named_id(answer.body)
         raise answer.cut
     raise failure or _unexpected(answer, payload, secrets=secrets)
 
@@ -235,7 +236,7 @@ def _unexpected(
         f"PiAPI answered {answer.status} with something that is not {wanted}: {said}",
         status=answer.status,
         body=text,
-        task_id=_named_id(answer.body),
+        task_id=_named(payload) or None,
     )
 
 
@@ -307,9 +308,9 @@ def _failure(
         "body": body,
         "headers": {name.lower(): _redact(text, secrets=secrets) for name, text in answer.headers.items()},
         "is_enveloped": _is_enveloped(payload),
-        "task_id": _named_id(answer.body),
+        "task_id": _named(payload) or None,
     }
-    is_named = bool(_named(payload))
+    is_named = parts["task_id"] is not None
     if is_named:  # it may have been made, and refused or cut short afterwards
         parts["safe_to_resubmit"] = False
     said = parts["message"] or "no reason given"
@@ -334,7 +335,11 @@ def _failure(
     if kind in (errors.RateLimitError, errors.ServerError):
         pause = parts["retry_after"] = parse_retry_after(answer.headers, now=now)
         text += "" if pause is None else f"; it asks to wait {pause:g} s"
-    return kind(text, hint=hints.get(kind), **parts)
+    # Without PiAPI's form it is not a task that was not found, but the path.
+    is_path = kind is errors.NotFoundError and not parts["is_enveloped"]
+    text += f"; the request went to {told(answer.url.partition('?')[0], secrets=secrets)}" if is_path else ""
+    hint = errors.Hint.CHECK_BASE_URL if is_path and hints is _HINTS else hints.get(kind)
+    return kind(text, hint=hint, **parts)
 
 
 def _is_blocked(answer: Answer, *, is_enveloped: bool) -> bool:
@@ -439,12 +444,6 @@ def _beginning(body: bytes) -> Any:
     return None
 
 
-def _named_id(body: bytes) -> str | None:
-    """The first task id in a body, wherever it stands, for those who have to look what became of a submit."""
-    found = _NAMED_ID.search(body)
-    return None if found is None else found[1].decode(errors="replace").strip() or None
-
-
 def _excerpt(body: bytes, *, secrets: Collection[str]) -> str:
     return _redact(body[: 8 * _EXCERPT].decode(errors="replace"), secrets=secrets)[:_EXCERPT].strip()
 
@@ -506,7 +505,10 @@ def _task_object(payload: object, *, is_refusal: bool) -> Mapping[str, Any] | No
 
 
 def _named(payload: object) -> str:
-    """The id of the task that an answer names, in its envelope or without one; empty where it names none."""
+    """The id of the task that an answer names, in its envelope or without one; empty where it names none.
+
+    An id elsewhere, in the echoed input or in a log, may be that of another task.
+    """
     outer = _mapping(payload)
     return _id(_mapping(outer.get("data"))).strip() or _id(outer).strip()
 

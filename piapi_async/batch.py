@@ -321,8 +321,9 @@ class Batch:
         why = "it was told to" if reason is None else str(reason)
         is_begun = job.number in self._crew.begun
         what = "was let go, a task of it may go on and be billed" if is_begun else "was not begun"
-        error = errors.BatchStoppedError(f"job {job.key or job.number} {what}: the batch stopped ({why})")
-        error.safe_to_resubmit = not is_begun
+        error = errors.BatchStoppedError(
+            f"job {job.key or job.number} {what}: the batch stopped ({why})", safe_to_resubmit=not is_begun
+        )
         error.__cause__ = reason
         return error
 

@@ -113,7 +113,8 @@ _ADVICE = {
     " which sends pictures without one",
     Hint.CHECK_BALANCE: "check the balance at https://piapi.ai/workspace, or the picture: PiAPI says so of some, too",
     Hint.CLIENT_BLOCKED: "this is not about the API key: Cloudflare blocks this network or this User-Agent",
-    Hint.CHECK_BASE_URL: "set base_url (PIAPI_BASE_URL) to the address of the API itself",
+    Hint.CHECK_BASE_URL: "base_url (PIAPI_BASE_URL) may be wrong: set it to the address of the API itself,"
+    " without /api/v1",
     Hint.CHECK_TASKS: "look for it with session.find(error.request, since=error.since), or at"
     " https://piapi.ai/workspace, before you submit it again",
 }
@@ -151,6 +152,21 @@ class PiAPIError(Exception):
     def __str__(self) -> str:
         text = super().__str__()
         return text if self.hint is None else f"{text}; {_ADVICE[self.hint]}"
+
+
+def set_resubmit(error: PiAPIError, *, safe: bool, task_id: str | None = None) -> None:
+    """Say of an error what is known where it is caught, and could not be where it was made: whether there is a task.
+
+    Args:
+        error: What was met.
+
+        safe: Whether there is certainly none from this call.
+
+        task_id: The one that there is.
+    """
+    error.safe_to_resubmit = safe
+    if task_id is not None:
+        error.task_id = task_id
 
 
 class ConfigurationError(PiAPIError, ValueError):

@@ -188,6 +188,7 @@ class TaskHandle:
             polling=policy,
             timeout=limit,
             clock=self._api.clock,
+            max_pause=self._api.governor.max_pause,
             known=self._info,
             seen_at=self._seen_at,
             submitted_at=self._submitted_at,
@@ -232,8 +233,7 @@ class TaskHandle:
 
     def _mark(self, error: Exception) -> None:
         if isinstance(error, errors.PiAPIError):
-            error.safe_to_resubmit = False
-            error.task_id = self._task_id
+            errors.set_resubmit(error, safe=False, task_id=self._task_id)
 
     async def _poll(self, polling: Polling) -> TaskInfo:
         info = await self._api.look(self._task_id, urgency=partial(self._urgency, polling))

@@ -75,7 +75,8 @@ class Governor:
             where an answer that fails or says nothing leaves the limit as it was, at first none; `None` for no limit
             but the learned one.
 
-        max_pause: The longest pause, in seconds, that a 429 is obeyed for: 120 s by default.
+        max_pause: The longest `Retry-After` that is obeyed, in seconds: 120 s by default. It holds for the pauses after
+            a 429, and for whatever is tried again after an error that asks to wait: submits, polls, uploads.
 
     Raises:
         TypeError: An argument is not a number.

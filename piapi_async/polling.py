@@ -293,10 +293,10 @@ class Polling:
 
     Args:
         wait: When to poll next: `Learned`, a `Backoff`, or any wait of tenacity's. `RetryCallState.outcome` holds the
-            task as last seen, or what the last poll met. A longer `Retry-After` of the server wins, up to 120 s. What a
-            strategy raises, and what it returns that is not a number of seconds, costs one warning, and the wait goes
-            on as `Backoff()` has it. Not given, it is a `Learned` of this policy's own, shared by all that use the
-            policy.
+            task as last seen, or what the last poll met. A longer `Retry-After` of the server wins, up to
+            `Governor.max_pause`. What a strategy raises, and what it returns that is not a number of seconds, costs one
+            warning, and the wait goes on as `Backoff()` has it. Not given, it is a `Learned` of this policy's own,
+            shared by all that use the policy.
 
         timeout: Seconds that the whole wait may take, 0 for a single poll, or `None` for no limit. The wait ends with
             a poll at that very moment. It is what ends a wait: a poll that failed is never a failed task.

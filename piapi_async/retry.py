@@ -52,8 +52,9 @@ ERRORS_ONLY: Final[Any] = getattr(tenacity, "wait_exception", ())
 """Waits that decide by an exception, and fail where there is none; tenacity before 9.1 has no such."""
 
 MAX_PAUSE_SECONDS = 120.0
-"""The longest `Retry-After` that is obeyed by default. Cloudflare, before the service, gives up on a request after as
-long; an hour or a day, as misconfigured proxies ask for, would end every wait."""
+"""The longest `Retry-After` that is obeyed where `Governor.max_pause` does not say otherwise. Cloudflare, before the
+service, gives up on a request after as long; an hour or a day, as misconfigured proxies ask for, would end every wait.
+"""
 
 Retriable = tuple[type[errors.PiAPIError], ...] | Callable[[errors.PiAPIError], bool]
 """After which errors another attempt may be made: their classes, or what tells it of each."""
@@ -78,7 +79,7 @@ class RetryPolicy:
     """How often, how long and how patiently a request is tried again. Waits are in seconds.
 
     The pause before attempt *n* + 1 is `min(wait_max, wait_initial * wait_exp_base**(n - 1) + jitter)`, with the jitter
-    drawn from 0 to `wait_jitter`; a longer `Retry-After` of the server wins.
+    drawn from 0 to `wait_jitter`; a longer `Retry-After` of the server wins, up to `Governor.max_pause`.
 
     Args:
         attempts: How many attempts in all, the first one included; at least 1.
@@ -120,6 +121,7 @@ class RetryPolicy:
         on: Retriable,
         before_sleep: Callable[[int, float, BaseException | None], None],
         held_up: Callable[[], float] = float,
+        max_pause: float = MAX_PAUSE_SECONDS,
     ) -> T:
         """Do `act` until it succeeds, fails with another error than those in `on`, or the policy is exhausted.
 
@@ -133,11 +135,20 @@ class RetryPolicy:
 
             held_up: Tells for how many seconds the attempts waited for their turn, which is not counted as time.
 
+            max_pause: The longest `Retry-After` that is obeyed, in seconds: `Governor.max_pause`.
+
         Raises:
             PiAPIError: What the last attempt met.
         """
-        begun = _CLOCK.monotonic()
-        call = _Call(policy=self, act=act, on=on, before_sleep=before_sleep, held_up=held_up, begun=begun)
+        call = _Call(
+            policy=self,
+            act=act,
+            on=on,
+            before_sleep=before_sleep,
+            held_up=held_up,
+            max_pause=max_pause,
+            begun=_CLOCK.monotonic(),
+        )
         done: T = await _RETRYING(_attempt, call)
         return done
 
@@ -151,6 +162,7 @@ class _Call:
     on: Retriable
     before_sleep: Callable[[int, float, BaseException | None], None]
     held_up: Callable[[], float]
+    max_pause: float
     begun: float
 
 
@@ -173,9 +185,10 @@ def _usual_pause(state: tenacity.RetryCallState) -> float:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    wait: WaitStrategy | None = state.args[0].policy.wait
+    call: _Call = state.args[0]
+    wait = call.policy.wait
     pause = _usual_pause(state) if wait is None else ask_wait(wait, state, fallback=_usual_pause)
-    return max(pause, retry_after(error_of(state)))
+    return max(pause, retry_after(error_of(state), max_pause=call.max_pause))
 
 
 def _is_exhausted(state: tenacity.RetryCallState) -> bool:
@@ -228,9 +241,9 @@ def exponential(state: tenacity.RetryCallState, *, initial: float, base: float, 
     return min(maximum, grown(state) + jitter * chance())
 
 
-def retry_after(met: object) -> float:
-    """Seconds to wait since the server asked for it, up to `MAX_PAUSE_SECONDS`; 0 when it asked for nothing."""
-    return min(getattr(met, "retry_after", None) or 0.0, MAX_PAUSE_SECONDS)
+def retry_after(met: object, *, max_pause: float) -> float:
+    """Seconds to wait since the server asked for it, at most `max_pause`; 0 when it asked for nothing."""
+    return min(getattr(met, "retry_after", None) or 0.0, max_pause)
 
 
 # Strategies of users, and `Learned`, are code that may be wrong; a task that is paid for must not be lost over it.

@@ -48,8 +48,9 @@ class Session:
             the real service, and `base_url` for any other, so that no key goes where it does not belong.
 
         http: An aiohttp session of your own to use, in its own event loop; it is never closed here. Its proxies,
-            certificates (`TCPConnector(ssl=...)`) and cookies hold, its time limits do not. A middleware of its that
-            repeats requests would pay twice.
+            certificates (`TCPConnector(ssl=...)`) and cookies hold, its time limits do not. Its headers, login and
+            cookies go to the API and the upload, and are not sent along when pictures are fetched. A middleware of its
+            that repeats requests would pay twice.
 
         trust_env: Whether the proxies of the environment are used: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, but for
             the hosts in `NO_PROXY` and this machine itself. `~/.netrc` is never read. A certificate authority of your

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from raw_server import RawServer, answer, cut, holding, refusing, stall, task
 
-from piapi_async import Img2Img, Polling, RetryPolicy, Session, SubmissionInDoubtError, events
+from piapi_async import Backoff, Governor, Img2Img, Polling, RetryPolicy, Session, SubmissionInDoubtError, events
 from piapi_async._clock import Clock
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import ConnectError, RateLimitError, ServerError
@@ -93,6 +93,25 @@ async def test_retry_after_beyond_the_policys_time_is_not_waited_for() -> None:
                 await session.submit(BEAR)
             assert loop.time() - begun < 0.5
     assert caught.value.retry_after == 600.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_governor_bounds_every_retry_after(status: int) -> None:
+    """With `Governor(max_pause=5)` no attempt at a submit, and no poll of a wait, is put off by two minutes."""
+    slow = answer(status=status, headers={"Retry-After": "600"})
+    polling = Polling(wait=Backoff(initial=1, maximum=1, jitter=0))
+    submitting = (answer(status=429, headers={"Retry-After": "600"}), task("t"))
+    async with RawServer(*submitting, slow, task("t"), slow, task("t", "completed")) as server:
+        async with Session("k", base_url=server.url, governor=Governor(max_pause=5), polling=polling) as session:
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            handle = await session.submit(BEAR)
+            assert loop.time() - begun == pytest.approx(5, abs=0.5)
+            await handle.refresh()
+            assert loop.time() - begun == pytest.approx(10, abs=0.5)
+            await handle
+            assert loop.time() - begun == pytest.approx(16, abs=1)
+    assert len(server.received) == 6
 
 
 async def test_pause_beyond_the_policys_time_is_not_sat_out() -> None:

@@ -14,7 +14,8 @@ from raw_server import RawServer, Received, task
 from strategies import JSON, answers
 
 from piapi_async import Account, Backoff, Img2Img, Polling, Session, SubmissionInDoubtError, TaskRequest
-from piapi_async._wire import Answer, decode_account
+from piapi_async._budget import TASKS_MAX, Budget
+from piapi_async._wire import Answer, decode_account, parse_task
 from piapi_async.emulator import Emulator
 from piapi_async.errors import (
     ConfigurationError,
@@ -164,6 +165,20 @@ async def test_what_the_service_does_not_report_stays_estimated() -> None:
         assert info.usage is None
         assert paying.spent == PRICE
         assert not paying._api.budget._in_flight
+
+
+def test_tasks_that_are_never_polled_do_not_pile_up() -> None:
+    """Of endlessly many tasks that nobody polls the latest are remembered; the estimates of all of them count."""
+    budget = Budget(prices=PRICES)
+    price = PRICES.points(REQUEST)
+    assert price is not None
+    for number in range(TASKS_MAX + 2):
+        budget.reserve(REQUEST).accepted(parse_task({"task_id": str(number), "status": "pending"}))
+    assert len(budget._in_flight) == TASKS_MAX
+    assert budget.points == price * (TASKS_MAX + 2)
+    for number in (1, 2):  # one that was forgotten, and the oldest that was not
+        budget.settle(parse_task({"task_id": str(number), "status": "failed", "meta": {"usage": {"consume": 0}}}))
+    assert budget.points == price * (TASKS_MAX + 1)
 
 
 async def test_tasks_of_others_are_not_this_sessions_spending() -> None:

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -287,6 +288,9 @@ def test_body_is_what_it_was_made_of() -> None:
     assert body.begun is False
 
 
+KEY: Any = SimpleNamespace(host="p", port=8080, ssl=True)  # an `aiohttp.client_reqrep.ConnectionKey` as far as is read
+
+
 @pytest.mark.parametrize(
     ("error", "unsent", "kind", "words"),
     [
@@ -297,7 +301,22 @@ def test_body_is_what_it_was_made_of() -> None:
             "cannot connect to h: Server disconnected; nothing was",
         ),
         (aiohttp.ServerDisconnectedError(), False, ConnectionLostError, "lost the connection to h: Server disconn"),
-        (aiohttp.ConnectionTimeoutError("slow"), False, ConnectError, "cannot connect to h: slow; nothing was sent"),
+        (
+            aiohttp.ConnectionTimeoutError("Connection timeout to host h"),
+            False,
+            ConnectError,
+            "h: no connection in time;",
+        ),
+        *(
+            (error, False, ConnectError, rf"^cannot connect to h: {words}; nothing was sent$")
+            for error, words in (
+                (aiohttp.ClientConnectorError(KEY, OSError(111, "Connect call failed")), "Connect call failed"),
+                (aiohttp.ClientConnectorError(KEY, OSError("two attempts failed")), "two attempts failed"),
+                (aiohttp.ClientConnectorDNSError(KEY, OSError(None, "no such host")), "no such host"),
+                (aiohttp.ClientConnectorCertificateError(KEY, ValueError("wrong host")), "wrong host"),
+                (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "refused")), "proxy p:8080: refused"),
+            )
+        ),
         (aiohttp.SocketTimeoutError("slow"), False, RequestTimeoutError, "no answer from h in time: slow"),
         (TimeoutError(), False, RequestTimeoutError, "no answer from h in time: TimeoutError"),
         (ConnectionResetError(104, "reset"), False, ConnectionLostError, "lost the connection to h: .* reset"),

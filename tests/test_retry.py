@@ -312,5 +312,6 @@ async def test_long_pauses_pass_on_the_loop_s_clock() -> None:
     ],
 )
 def test_what_the_server_asked_for(error: BaseException | None, seconds: float) -> None:
-    """An error without a `Retry-After` asks for no pause."""
-    assert retry_after(error) == seconds
+    """An error without a `Retry-After` asks for no pause, and none is longer than it may be."""
+    assert retry_after(error, max_pause=120.0) == seconds
+    assert retry_after(error, max_pause=1.0) == min(seconds, 1.0)

@@ -15,7 +15,14 @@ from piapi_async import Img2Img, RetryPolicy, Session, Txt2Img, events
 from piapi_async._content import as_json
 from piapi_async._http import Body
 from piapi_async._loop import Lasting, Limit
-from piapi_async.errors import ConfigurationError, ConnectError, RequestTimeoutError, SubmissionInDoubtError
+from piapi_async.errors import (
+    ConfigurationError,
+    ConnectError,
+    RequestTimeoutError,
+    SubmissionInDoubtError,
+    TransportError,
+    UnexpectedResponseError,
+)
 from piapi_async.task import Image
 from piapi_async.testing import EventLog
 
@@ -344,6 +351,37 @@ async def test_borrowed_session_of_another_loop_is_refused_before_anything_is_se
         assert server.received == []
     await asyncio.to_thread(other.run_until_complete, http.close())
     other.close()
+
+
+@pytest.mark.parametrize("how", ["ours", "borrowed"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_an_answer_that_is_not_in_its_encoding_is_an_error_of_ours(encoding: str, how: str) -> None:
+    """A body that claims an encoding and is not in it is no task and no picture, and no connection that was lost."""
+    http = aiohttp.ClientSession(auto_decompress=False) if how == "borrowed" else None
+    headers = {"Content-Encoding": encoding}
+    lies = answer(b'{"code":200,"data":{"task_id":"t"}}', headers=headers)
+    async with RawServer(lies, lies, answer(PNG, headers=headers)) as server:
+        async with Session("k", base_url=server.url, http=http, retry=ONCE) as session:
+            with pytest.raises(TransportError, match=f"no usable HTTP answer .*{encoding}") as caught:
+                await session.get_task("t")
+            assert type(caught.value) is TransportError
+            with pytest.raises(SubmissionInDoubtError, match=encoding):
+                await session.submit(BEAR)
+            with pytest.raises(TransportError, match=f"no usable HTTP answer .*{encoding}"):
+                await session.fetch(Image(f"{server.url}/a.png"))
+        assert len(server.received) == 3
+    if http is not None:
+        await http.close()
+
+
+async def test_an_answer_that_does_not_tell_its_encoding_is_an_error_of_ours() -> None:
+    """Bytes in gzip that are not said to be so are an unexpected answer, and a submit that gets them is in doubt."""
+    async with RawServer(answer(gzip.compress(b'{"code":200,"data":{"task_id":"t"}}'))) as server:
+        async with Session("k", base_url=server.url, retry=ONCE) as session:
+            with pytest.raises(UnexpectedResponseError):
+                await session.get_task("t")
+            with pytest.raises(SubmissionInDoubtError):
+                await session.submit(BEAR)
 
 
 @pytest.mark.parametrize("theirs", [None, "my-app/1.0"])

@@ -34,6 +34,7 @@ from piapi_async.errors import (
     AuthenticationError,
     ConfigurationError,
     Hint,
+    NotFoundError,
     PiAPIError,
     RateLimitError,
     SubmissionInDoubtError,
@@ -176,6 +177,41 @@ async def test_redirect_of_the_api_never_carries_the_key_away(status: int, metho
         assert caught.value.safe_to_resubmit
         assert caught.value.hint is Hint.CHECK_BASE_URL
         assert other.received == []
+
+
+@pytest.mark.parametrize("call", ["submit", "get_task", "account", "history"])
+async def test_a_path_that_is_not_found_may_be_a_wrong_base_url(call: str) -> None:
+    """A page of 404 names the URL that was asked for, without a key in it, and says that `base_url` may be wrong."""
+    async with Emulator() as emulator:
+        async with Session("s3cret", base_url=f"{emulator.url}/api/v1") as session:
+            act: dict[str, Any] = {
+                "submit": lambda: session.submit(BEAR),
+                "get_task": lambda: session.get_task("s3cret"),
+                "account": session.account,
+                "history": lambda: anext(session.past_tasks(start=0, end=9)),
+            }
+            with pytest.raises(
+                NotFoundError, match=rf"404.*; the request went to {emulator.url}/api/v1/.*; base_url"
+            ) as caught:
+                await act[call]()
+    assert caught.value.hint is Hint.CHECK_BASE_URL
+    assert "s3cret" not in str(caught.value)
+    assert "?" not in str(caught.value)
+
+
+async def test_a_task_that_is_not_found_is_not_about_the_base_url() -> None:
+    """What PiAPI itself says of a task leads nobody astray, and a 404 of the upload is not about `base_url`."""
+    unknown = answer({"code": 404, "message": "task not found"}, status=404)
+    async with RawServer(unknown, answer(b"404 page not found", status=404)) as server:
+        async with Session("k", base_url=server.url) as session:
+            with pytest.raises(NotFoundError, match=r"^PiAPI answered 404: task not found$") as caught:
+                await session.get_task("t")
+            assert caught.value.hint is None
+            with pytest.raises(
+                NotFoundError, match=rf"; the request went to {server.url}/api/ephemeral_resource$"
+            ) as caught:
+                await session.upload(PNG)
+    assert caught.value.hint is None
 
 
 async def test_wrong_key_is_an_error_at_once() -> None:

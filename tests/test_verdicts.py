@@ -242,10 +242,9 @@ async def test_doubt_says_that_the_answer_was_lost_only_where_it_was() -> None:
         answer(said(500, "task made, queue down", task_id=ID), status=500),
         answer(said(500, "failed to create task", task_id=ID, error="insufficient balance"), status=500),
         answer({"code": 504, "data": {"task_id": ID}}),
-        answer({"result": {"task_id": ID}}),
-        answer(f'<pre>{{"task_id" : "{ID}"}}</pre>'.encode()),
-        answer(f'["task_id": "{ID}"]'.encode(), status=502),
-        closing(answer(f'{{"result":[{{"task_id":"{ID}"'.encode(), headers={"Content-Length": "999"})),
+        answer({"code": 504, "task_id": ID}),
+        answer({"code": 500, "data": {"input": {"task_id": "x"}, "task_id": ID}}, status=500),
+        answer(f'{{"code":500,"data":{{"logs":[{{"task_id":"x"}}],"task_id":"{ID}","error":{{'.encode(), status=500),
     ],
 )
 async def test_doubt_names_the_task_that_the_answer_names(reply: Reply) -> None:
@@ -254,6 +253,29 @@ async def test_doubt_names_the_task_that_the_answer_names(reply: Reply) -> None:
         with pytest.raises(SubmissionInDoubtError, match=ID) as caught:
             await session.submit(BEAR)
     assert caught.value.task_id == ID
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("status", [200, 500, 502])
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"code":200,"data":{{"input":{{"task_id":"{ID}"}},"task_id":"',
+        f'{{"code":200,"data":{{"logs":["{{\\"task_id\\":\\"{ID}\\"}}",{{"task_id":"{ID}"}}],"status":"pending"',
+        f'{{"result":{{"task_id":"{ID}"}}}}',
+        f'[{{"task_id":"{ID}"}}]',
+        f'["task_id": "{ID}"]',
+        f'<pre>{{"task_id" : "{ID}"}}</pre>',
+    ],
+)
+async def test_doubt_names_no_task_but_the_envelopes(body: str, status: int, *, is_cut: bool) -> None:
+    """An id inside an echoed input, a log or a page may be another task's: the doubt does not name it."""
+    headers = {"Content-Length": "999"} if is_cut else {}
+    reply = closing(answer(body.encode(), status=status, headers=headers))
+    async with RawServer(reply) as server, Session("k", base_url=server.url) as session:
+        with pytest.raises(SubmissionInDoubtError) as caught:
+            await session.submit(BEAR)
+    assert caught.value.task_id is None
 
 
 WHOLE = json.dumps(
