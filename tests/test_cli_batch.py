@@ -6,12 +6,14 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,9 @@ from piapi_async.ledger import SQLiteLedger
 from piapi_async.task import TaskInfo, TaskStatus
 
 LINK = "https://example.com/a.jpg"
-GOES_ON = "the same command goes on from here, and pays for nothing twice"
+SAME = "the same command, 'piapi-async batch jobs.jsonl ...'"
+GOES_ON = f"run {SAME} again: it continues from here, and pays for nothing twice"
+FLIES = f"2 tasks in flight at the service: they may go on and be billed; {SAME}, picks them up"
 
 
 pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
@@ -241,7 +245,7 @@ class TestTrouble:
         (told,) = [line for line in result.stderr.splitlines() if line.startswith("job ")]
         assert result.exit_code == 1
         assert told.endswith("failed: no bears today")
-        assert (summed(result)["failed"], summed(result)["completed"], summed(result)["unfinished"]) == (1, 2, 0)
+        assert (summed(result)["failed"], summed(result)["completed"], summed(result)["not_sent"]) == (1, 2, 0)
         assert "no bears today" in Path("report.html").read_text(encoding="utf-8")
 
     def test_a_lost_answer_is_reconciled(self, ground: Ground) -> None:
@@ -269,18 +273,48 @@ class TestTrouble:
         told = result.stderr.splitlines()
         assert result.exit_code == 1
         assert told[-2].startswith("error: the batch stopped: ")
-        assert told[-1] == f"5 of 9 jobs remain; {GOES_ON}"
+        assert told[-1] == f"5 of 9 jobs not sent; {GOES_ON}"
         assert summed(result)["stopped"]
         assert "stopped" in Path("report.html").read_text(encoding="utf-8")
         ground.emulator = Emulator(seed=1, durations=Constant(1.0))
         assert summed(ground("batch", "jobs.jsonl", "--json"))["completed"] == 9
         assert len(ground.emulator.charges) == 6
 
-    def test_spend_limit(self, ground: Ground) -> None:
-        """--max-spend is for all that the ledger ever recorded, and said by that name."""
-        result = ground("batch", bears(3), "--max-spend", "0.003", "--max-in-flight", "1")
-        assert (result.exit_code, len(ground.emulator.tasks)) == (1, 2)
-        assert "--max-spend 0.003 are spent" in result.stderr
+    @pytest.mark.parametrize("at_once", ["1", "8"])
+    def test_spend_limit(self, ground: Ground, at_once: str) -> None:
+        """--max-spend is for all that the ledger ever recorded; what it stops was not sent; a higher one goes on."""
+        told = ground("batch", bears(12), "--max-spend", "0.003", "--max-in-flight", at_once, "--report", "r.html")
+        facts = dict(line.rsplit(maxsplit=1) for line in told.stdout.splitlines() if not line.startswith("usd"))
+        lines = told.stderr.splitlines()
+        assert (told.exit_code, len(ground.emulator.tasks)) == (1, 2)
+        assert (facts["jobs"], facts["completed"], facts["not sent"]) == ("12", "2", "10")
+        assert "failed" not in told.stdout + told.stderr
+        assert not [line for line in lines if line.startswith("job ")]
+        assert ", 10 not sent" in lines[-4]
+        assert "--max-spend 0.003 are spent" in lines[-2]
+        higher = f"run {SAME} with a higher --max-spend"
+        assert lines[-1] == f"10 of 12 jobs not sent; {higher}: it continues from here, and pays for nothing twice"
+        assert (report_states()["completed"], report_states()["not_sent"]) == (2, 10)
+        assert ground("batch", "jobs.jsonl", "--max-spend", "0.018").exit_code == 0
+        assert len(ground.emulator.charges) == 12
+
+    def test_all_counts_add_up(self, ground: Ground) -> None:
+        """Whatever became of the jobs: screen, summary, advice and report say the same, and all jobs are in it."""
+        ground.faults.next("create", "task-fails", reason="no bears")
+        ground.faults.next("create", "404")
+        ground.faults.next("create", "cut-after-accept")
+        options = ["--on-doubt", "skip", "--deadline", "14", "--max-in-flight", "1", "--report", "r.html", "--json"]
+        result = ground("batch", bears(9), *options)
+        told = summed(result)
+        counts = {name: told[name] for name in COUNTS}
+        assert sum(counts.values()) == told["jobs"] == 9
+        assert all(counts.values())
+        assert report_states() == counts
+        screen = next(line for line in reversed(result.stderr.splitlines()) if " not sent" in line and " s  " in line)
+        done = counts["completed"] + counts["failed"] + counts["in_doubt"]
+        assert f"{done} of 9 jobs" in screen
+        for name in COUNTS[1:]:
+            assert f"{counts[name]} {name.replace('_', ' ')}" in screen
 
     @pytest.mark.parametrize(
         ("options", "told"),
@@ -298,10 +332,11 @@ class TestTrouble:
         assert told in only
 
     def test_deadline(self, ground: Ground) -> None:
-        """When time is up what is in flight is unfinished, not failed."""
+        """When time is up what is in flight is still in flight, not failed, and what was not begun was not sent."""
         result = ground("batch", bears(3), "--deadline", "2", "--max-in-flight", "2", "--json")
         told = summed(result)
-        assert (result.exit_code, told["completed"], told["failed"], told["unfinished"]) == (1, 0, 0, 3)
+        assert result.exit_code == 1
+        assert {name: told[name] for name in COUNTS[1:]} == {"failed": 0, "in_doubt": 0, "in_flight": 2, "not_sent": 1}
 
     def test_a_file_that_changes_meanwhile(self, ground: Ground) -> None:
         """A line that is no job any longer stops the batch: it is summed up, and the same command goes on."""
@@ -312,7 +347,7 @@ class TestTrouble:
         ground.timers.append((1.0, Path("2.jpg").unlink))
         result = ground("batch", "jobs.jsonl", "--json", "--max-in-flight", "1")
         told = summed(result)
-        assert (result.exit_code, told["completed"], told["unfinished"]) == (1, 1, 1)
+        assert (result.exit_code, told["completed"], told["not_sent"]) == (1, 1, 1)
         assert told["stopped"] == "jobs.jsonl:2: image '2.jpg' is neither a file nor an http(s) URL"
         shutil.copy(CAT, "2.jpg")
         assert summed(ground("batch", "jobs.jsonl", "--json"))["completed"] == 2
@@ -339,10 +374,10 @@ class TestCtrlC:
         ground.interrupt(after=2.0)
         result = ground("batch", bears(5), "--max-in-flight", "2", "--json", "--report", "report.html")
         told = result.stderr.splitlines()
-        assert (result.exit_code, summed(result)["completed"], summed(result)["unfinished"]) == (130, 2, 3)
+        assert (result.exit_code, summed(result)["completed"], summed(result)["not_sent"]) == (130, 2, 3)
         assert told[0].startswith("stopping: no more jobs are begun; ")
-        assert told[-2:] == ["interrupted", f"3 of 5 jobs remain; {GOES_ON}"]
-        assert Path("report.html").read_text(encoding="utf-8").count('"planned"') >= 3
+        assert told[-2:] == ["interrupted", f"3 of 5 jobs not sent; {GOES_ON}"]
+        assert Path("report.html").read_text(encoding="utf-8").count('"not_sent"') >= 3
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
 
@@ -357,9 +392,10 @@ class TestCtrlC:
         ground.interrupt(after=2.0 + 1.1 * TOGETHER)
         result = ground("batch", bears(5), "--max-in-flight", "2", "--json", "--report", "report.html")
         told = summed(result)
-        assert (result.exit_code, ground.left, told["unfinished"], told["report"]) == (130, [], 5, None)
+        assert (result.exit_code, ground.left, told["report"]) == (130, [], None)
+        assert (told["in_flight"], told["not_sent"]) == (2, 3)
         assert not Path("report.html").exists()
-        assert result.stderr.splitlines()[-2:] == ["interrupted", f"tasks in flight go on and may be billed; {GOES_ON}"]
+        assert result.stderr.splitlines()[-3:] == ["interrupted", FLIES, f"3 of 5 jobs not sent; {GOES_ON}"]
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
 
@@ -382,8 +418,8 @@ class TestCtrlC:
         for after in (1.0, 2.0, 3.0):
             ground.interrupt(after=after)
         result = ground("batch", bears(1), "--json")
-        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (130, [130], 1)
-        assert result.stderr.splitlines()[-1].startswith("a submit may have been under way; ")
+        assert (result.exit_code, ground.left, summed(result)["in_doubt"]) == (130, [130], 1)
+        assert result.stderr.splitlines()[-1].startswith("1 job in doubt, each may have a task that is billed; ")
         gc.collect()
 
     @pytest.mark.parametrize("apart", [0.0, 0.9 * TOGETHER])
@@ -410,9 +446,9 @@ class TestAskedToEnd:
         """Waits end, all is summed up, the exit code tells the signal, and the same command does the rest."""
         ground.interrupt(number, after=2.0)
         result = ground("batch", bears(5), "--max-in-flight", "2", "--json")
-        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (128 + number, [], 5)
-        said = [f"ended by {number.name}", f"tasks in flight go on and may be billed; {GOES_ON}"]
-        assert result.stderr.splitlines()[-2:] == said
+        assert (result.exit_code, ground.left, summed(result)["in_flight"]) == (128 + number, [], 2)
+        said = [f"ended by {number.name}", FLIES, f"3 of 5 jobs not sent; {GOES_ON}"]
+        assert result.stderr.splitlines()[-3:] == said
         assert signal.getsignal(number) is signal.SIG_DFL
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
@@ -462,6 +498,15 @@ class TestAskedToEnd:
             signal.signal(number, before)
 
 
+COUNTS = ("completed", "failed", "in_doubt", "in_flight", "not_sent")
+
+
+def report_states() -> dict[str, int]:
+    """How many rows of the report `r.html` are in which state."""
+    found = Counter(re.findall(r'"state":"(\w+)"', Path("r.html").read_text(encoding="utf-8")))
+    return dict(found)
+
+
 class TestReport:
     """The rows of the report."""
 
@@ -496,11 +541,11 @@ class TestReport:
             jobs = JobsFile(file=file, name="jobs", format="jsonl", folder=Path(), out=Path("out"))
             planned = list(report_rows(jobs, ledger=Path("ledger.db"), reasons={}))[2]
             rows = list(report_rows(jobs, ledger=Path("ledger.db"), reasons={planned.key: "refused so"}))
-        assert [row.state for row in rows] == ["failed", "in_doubt", "refused", "completed"]
+        assert [row.state for row in rows] == ["failed", "in_doubt", "not_sent", "completed"]
         assert rows[0].reason.endswith("failed: no bears")
         assert rows[2].reason == "refused so"
         assert "may be billed" in rows[1].reason
-        assert (planned.state, planned.reason) == ("planned", "")
+        assert (planned.state, planned.reason) == ("not_sent", "")
 
     def test_a_file_that_changed(self, tmp_path: Path) -> None:
         """A line that is no longer a job is a row that says so."""
@@ -518,7 +563,7 @@ class TestTally:
         """Where nothing lives a line comes for a tenth of the jobs, a second apart at least, or after ten seconds."""
         tally, clock = tallied(total=100)
         for _ in range(20):
-            tally.take(failure(errors.WaitTimeoutError("slow")))
+            tally.take(failure(errors.PiAPIError("no")))
         assert "of 100" not in told(tally)
         clock.now = 1.0
         tally.take(failure(errors.PiAPIError("no")))
@@ -561,6 +606,42 @@ class TestTally:
         tally(events.LookFailed(task_id="a", error=errors.PiAPIError("no")))
         assert "0 in flight" in list(tally.facts())
 
+    @given(
+        outcomes=st.lists(st.sampled_from(["completed", "failed", "in_doubt", "in_flight", "goes_on"]), max_size=9),
+        left=st.lists(st.sampled_from(["in_doubt", "in_flight"]), max_size=9),
+        rest=st.integers(0, 9),
+        following=st.integers(0, 9),
+        at_work=st.integers(1, 9),
+        is_settled=st.booleans(),
+    )
+    def test_counts_add_up(
+        self, *, outcomes: list[str], left: list[str], rest: int, following: int, at_work: int, is_settled: bool
+    ) -> None:
+        """Whatever became of the jobs, the counts add up to all of them, in the summary and on the screen."""
+        tally, _ = tallied(total=len(outcomes) + rest)
+        for number, outcome in enumerate(outcomes):
+            tally.take(OUTCOMES[outcome](f"k{number}"))
+        for number in range(following):
+            tally(events.Looked(info=TaskInfo(task_id=f"t{number}", status=TaskStatus.PENDING)))
+        if is_settled:
+            going_on = {f"k{number}": "in_flight" for number, it in enumerate(outcomes) if it == "goes_on"}
+            tally.settle({**going_on, **{f"left {number}": state for number, state in enumerate(left)}})
+        counts = tally.standing(at_work=at_work)
+        of_outcomes = Counter(outcomes)
+        of_outcomes["in_flight" if is_settled else "failed"] += of_outcomes.pop("goes_on", 0)
+        assert set(counts) == set(COUNTS)
+        assert sum(counts.values()) == tally.total
+        assert min(counts.values()) >= 0
+        assert all(counts[name] >= number for name, number in of_outcomes.items())
+        assert (counts["completed"], counts["failed"]) == (of_outcomes["completed"], of_outcomes["failed"])
+        if is_settled:
+            assert counts["not_sent"] == max(0, rest - len(left))
+            facts = list(tally.facts())
+            done = tally.total - counts["in_flight"] - counts["not_sent"]
+            assert facts[0] == f"{done:,} of {tally.total} job{'s' * (tally.total != 1)}"
+            assert f"{counts['in_flight']} in flight" in facts
+            assert (f"{counts['not_sent']} not sent" in facts) is (counts["not_sent"] > 0)
+
 
 class _Clock:
     """A time that a test sets."""
@@ -587,6 +668,23 @@ def told(tally: Tally) -> str:
 def failure(error: Exception, *, key: str | None = None) -> Failed:
     """An outcome without a task."""
     return Failed(key=key, request=flux.Txt2Img(prompt="a"), error=error)
+
+
+def success(key: str) -> Succeeded:
+    """An outcome without pictures."""
+    info = TaskInfo(task_id=key, status=TaskStatus.COMPLETED)
+    return Succeeded(key=key, request=flux.Txt2Img(prompt="a"), info=info)
+
+
+OUTCOMES: dict[str, Callable[[str], Succeeded | Failed]] = {
+    "completed": success,
+    "failed": lambda key: failure(errors.PiAPIError("no"), key=key),
+    "goes_on": lambda key: failure(errors.PiAPIError("no", task_id=f"of {key}"), key=key),
+    "in_flight": lambda key: failure(errors.WaitTimeoutError("slow"), key=key),
+    "in_doubt": lambda key: failure(
+        errors.SubmissionInDoubtError("lost", key=key, request=flux.Txt2Img(prompt="a"), since=1.0), key=key
+    ),
+}
 
 
 class TestLedger:
