@@ -926,7 +926,10 @@ def test_objects_for_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"{", "no JSON: Expecting property name enclosed in double quotes at column 2"),
+        (
+            b"{",
+            "no JSON: Expecting property name enclosed in double quotes at column 2; each line must be one whole JSON",
+        ),
         (b"[]", "a line must be a JSON object, got []"),
         (b"[" * 100_000, "it is nested too deep"),
         (b'{"prompt": "\xff"}', "it is no UTF-8 text"),
@@ -944,7 +947,11 @@ def test_objects_for_parts(tmp_path: Path) -> None:
         (line(image=3), "image must be a file, an http(s) URL or a data URI, got 3"),
         (line(image="data:text/plain,a"), "image must be "),
         (line(image="none/*.jpg"), "image 'none/*.jpg' finds no file"),
-        (line(lora=":1"), "':1' names no LoRA"),
+        (line(lora=":1"), "lora must be NAME or NAME:STRENGTH, such as mjv6 or mjv6:0.8, got ':1'"),
+        (line(lora="mjv6:strong"), "lora must be NAME or NAME:STRENGTH, such as mjv6 or mjv6:0.8, got 'mjv6:strong'"),
+        (line(control="canny:a.png"), "control_net image 'a.png' is neither a file nor an http(s) URL"),
+        (line(control_net={"control_type": "canny", "image": 3}), "control_net image must be a file, "),
+        (line(images="a.png"), "'images' is no field of task type 'img2img' (did you mean 'image'?); allowed are "),
         (line(lora=3), "lora must be a text or an object, got 3"),
         (line(lora={"strength": 1}), "lora_type is missing; lora needs it"),
         (line(lora={"name": "a"}), "'name' is no field of lora; allowed are lora_type, strength, image"),
@@ -961,7 +968,23 @@ def test_what_is_no_job(content: bytes, why: str) -> None:
 @pytest.mark.parametrize(
     ("content", "where", "why"),
     [
-        (b"prompt,style\na,b\n", 1, "'style' is no column; allowed are key, task_type, "),
+        (
+            b"prompt,style\na,b\n",
+            1,
+            "the first line must name the columns, and 'style' is none; allowed are key, task_type, ",
+        ),
+        (
+            b"Prompt,image\na,b\n",
+            1,
+            "the first line must name the columns, and 'Prompt' is none (did you mean 'prompt'?); ",
+        ),
+        (b"prompt;image\na;b\n", 1, "its columns must be separated by ',', got ';' in 'prompt;image'"),
+        (b"bear\n", 1, "the first line must name the columns, and 'bear' is none; allowed are "),
+        (
+            b"prompt,image\na, b,c\n",
+            2,
+            "it has 3 cells, and the first line has 2 names; a text with a comma in it must ",
+        ),
         (b"prompt,prompt\na,b\n", 1, "column 'prompt' is there twice"),
         (b"\xff,prompt\n", 1, "it is no UTF-8 text"),
         (b"prompt,image\n\n'a\n", 3, "it has 1 cells, and the first line has 2 names"),
@@ -990,6 +1013,7 @@ def test_pictures_are_beside_the_file(tmp_path: Path) -> None:
     assert isinstance(order, Order)
     assert order.request == flux.Img2Img(prompt="a bear", image=tmp_path / "a[1].jpg")
     assert "image 'a.txt' is no picture (PNG, " in wrong(line(image="a.txt"), folder=tmp_path)
+    assert wrong(line(image="b.jpg"), folder=tmp_path).endswith(f" URL; files are looked for in {tmp_path}")
 
 
 def test_patterns(tmp_path: Path) -> None:
