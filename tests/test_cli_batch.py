@@ -298,6 +298,19 @@ class TestTrouble:
         assert ground("batch", "jobs.jsonl", "--max-spend", "0.018").exit_code == 0
         assert len(ground.emulator.charges) == 12
 
+    def test_pictures_that_cannot_be_fetched(self, ground: Ground) -> None:
+        """A job whose pictures could not be saved failed: nothing is in flight."""
+        with ground.faults.always("result", "404"):
+            told = summed(ground("batch", bears(1), "--json"))
+        assert {name: told[name] for name in COUNTS if told[name]} == {"failed": 1}
+
+    def test_doubts_of_another_file(self, ground: Ground) -> None:
+        """What another file's run left in doubt in the same ledger is none of this one's."""
+        ground.faults.next("create", "cut-after-accept")
+        ground("batch", bears(1, key="another"), "--on-doubt", "skip")
+        told = summed(ground("batch", bears(2), "--on-doubt", "skip", "--deadline", "0", "--json"))
+        assert {name: told[name] for name in COUNTS if told[name]} == {"not_sent": 2}
+
     def test_all_counts_add_up(self, ground: Ground) -> None:
         """Whatever became of the jobs: screen, summary, advice and report say the same, and all jobs are in it."""
         ground.faults.next("create", "task-fails", reason="no bears")
