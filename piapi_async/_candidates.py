@@ -8,7 +8,7 @@ shows its input when it is read. `_reconcile` settles the doubts of a ledger so,
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
@@ -120,12 +120,13 @@ class OwnTasks:
                 return True
         return False
 
-    def adopt(self, task_id: str, request: Submittable, *, since: float) -> None:
-        """Remember a task that was found; a doubt that it settles is one no longer."""
+    async def adopt(self, task_id: str, content: Content, *, since: float) -> None:
+        """Remember a task that was found; a doubt of that content, the nearest in time, is one no longer."""
         self.add(task_id)
-        settled = [doubt for doubt in self._doubts if doubt[0] == request]
-        if settled:
-            self._doubts.remove(min(settled, key=lambda doubt: abs(doubt[1] - since)))
+        settled = [doubt for doubt in tuple(self._doubts) if await _asks_for(doubt[0], content)]
+        for doubt in sorted(settled, key=lambda doubt: abs(doubt[1] - since))[:1]:
+            with suppress(ValueError):  # it was left meanwhile
+                self._doubts.remove(doubt)
 
     def __call__(self, event: events.Event) -> None:
         """Remember a task whose submit was answered, or the doubt, also when the submit had been cancelled by then."""
@@ -144,6 +145,13 @@ class OwnTasks:
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._ids
+
+
+async def _asks_for(request: Submittable, content: Content) -> bool:
+    """Whether a request has a content; one whose pictures are gone has none that could be told."""
+    with suppress(OSError):
+        return await content_of(request) == content
+    return False
 
 
 def is_near(info: TaskInfo, *, since: float) -> bool:

@@ -18,16 +18,17 @@ from rich.console import Console
 from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._arguments import LocalImages
-from piapi_async._cli_batch_report import write
+from piapi_async._cli_batch_report import state_of, write
 from piapi_async._cli_batch_screen import Tally
 from piapi_async._cli_jobs import FORMATS, JobsFile, MistakeError, Order
 from piapi_async._cli_program import FAILED, MISUSED, spoken
 from piapi_async._cli_run import Interrupted, Setting, run
 from piapi_async._cli_session import opened
+from piapi_async._clock import Clock
 from piapi_async._jobs import OnDoubt
 from piapi_async._text import counted
 from piapi_async.batch import Batch
-from piapi_async.errors import LedgerError
+from piapi_async.errors import LedgerError, SpendLimitError
 from piapi_async.ledger import JobState, SQLiteLedger
 from piapi_async.prices import POINTS_PER_USD, PRICES
 from piapi_async.task import Submittable, WebhookConfig
@@ -35,11 +36,16 @@ from piapi_async.task import Submittable, WebhookConfig
 SHOWN = 20
 """How many mistakes of the file are shown."""
 
+_BEGUN = (JobState.SUBMITTING, JobState.IN_DOUBT, JobState.SUBMITTED)
+
 FRESH = 2.0
 """Seconds between two looks into the ledger for the display."""
 
-_GOES_ON = "the same command goes on from here, and pays for nothing twice"
-_FACTS = ("jobs", "completed", "failed", "in_doubt", "unfinished", "pictures", "usd", "seconds", "ledger", "report")
+_CONTINUES = "it continues from here, and pays for nothing twice"
+_FACTS = (
+    *("jobs", "completed", "failed", "in_doubt", "in_flight", "not_sent"),
+    *("pictures", "usd", "seconds", "ledger", "report"),
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +78,12 @@ class Plan:
     session: dict[str, Any]
     batch: dict[str, Any]
     report: Path | None
-    stopped: str = ""
+    stopped_by: Exception | None = None
+
+    @property
+    def stopped(self) -> str:
+        """Why the batch stopped, if it did."""
+        return "" if self.stopped_by is None else spoken(self.stopped_by)
 
     def stream(self) -> Iterator[Submittable | tuple[Submittable, str]]:
         """The jobs, as a batch takes them."""
@@ -81,9 +92,9 @@ class Plan:
 
 
 @click.command(
-    epilog="Exit codes: 0 all jobs completed and saved; 1 some failed, are in doubt, or the batch stopped; 2 JOBS or an"
-    " option is wrong, and nothing was sent; 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP. After all but 0 and 2 the same"
-    " command resumes."
+    epilog="Exit codes: 0 all jobs completed and saved; 1 some failed, are in doubt or in flight, or were not sent, as"
+    " with --max-spend reached; 2 JOBS or an option is wrong, and nothing was sent; 130 Ctrl-C, 143 SIGTERM, 129"
+    " SIGHUP. After all but 0 and 2 the same command resumes."
 )
 @click.argument("jobs", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), shell_complete=types.files)
 @options.out(".", about="Where the pictures go.")
@@ -272,11 +283,6 @@ def _carry_out(plan: Plan, *, setting: Setting, is_json: bool) -> int:
     tally = Tally(Console(stderr=True), total=plan.total)
     stopping = _Stopping(tally)
 
-    def farewell(*, at_rest: bool) -> Iterator[str]:
-        yield f"tasks in flight go on and may be billed; {_GOES_ON}"
-        if not at_rest:
-            yield f"a submit may have been under way; 'piapi-async ledger show {plan.ledger}' tells what is in doubt"
-
     def sum_up() -> dict[str, Any]:
         summary = _summary(plan, tally)
         click.echo(json.dumps(summary) if is_json else _as_text(summary))
@@ -285,15 +291,14 @@ def _carry_out(plan: Plan, *, setting: Setting, is_json: bool) -> int:
     try:
         with tally:
             work = _work(plan, tally=tally, stopping=stopping)
-            run(work, setting=setting, say=tally.say, farewell=farewell, on_interrupt=stopping)
-    except Interrupted:
+            run(work, setting=setting, say=tally.say, on_interrupt=stopping)
+    except Interrupted as interrupted:
         plan.report = None
-        sum_up()
-        raise
+        raise Interrupted(_left(plan, sum_up()), leave=interrupted.leave, number=interrupted.number) from None
     summary = sum_up()
     if plan.report is not None:
         click.echo("writing the report", err=True)
-        write(plan.jobs, report=plan.report, ledger=plan.ledger, stopped=plan.stopped, reasons=tally.reasons)
+        write(plan.jobs, report=plan.report, ledger=plan.ledger, stopped=plan.stopped, tally=tally)
     return _verdict(plan, summary, stopping=stopping)
 
 
@@ -325,22 +330,32 @@ async def _work(plan: Plan, *, tally: Tally, stopping: _Stopping) -> None:
             async for outcome in batch:
                 tally.take(outcome)
         except Exception as error:  # noqa: BLE001 - whatever stopped it, what was done is summed up
-            plan.stopped = spoken(error)
+            plan.stopped_by = error
 
 
 @asynccontextmanager
 async def _fresh(tally: Tally, *, ledger: SQLiteLedger) -> AsyncIterator[None]:
     """Show what the ledger says, from time to time, and when the batch has left it, also where that was cancelled."""
+    begun = Clock().now()
 
     async def look() -> None:
         with suppress(LedgerError):
-            counts, usd = await ledger.counts(), await ledger.spent()
-            tally.refresh(usd=usd, in_doubt=counts[JobState.IN_DOUBT])
+            in_doubt = sum([1 async for row in ledger.rows(JobState.IN_DOUBT) if (row.since or 0.0) >= begun])
+            tally.refresh(usd=await ledger.spent(), in_doubt=in_doubt)
 
     async def watch() -> None:
         while True:
             await look()
             await asyncio.sleep(FRESH)
+
+    async def settle() -> None:
+        with suppress(LedgerError):
+            rows = [row async for row in ledger.rows(*_BEGUN)]
+            unsaved = ledger.rows(JobState.COMPLETED, is_unsaved=True)
+            rows += [row async for row in unsaved if row.key not in tally.states]
+            # A doubt of an earlier run may be another file's, and says nothing of this run.
+            states = {row.key: state_of(row) for row in rows if row.task_id or (row.since or 0.0) >= begun}
+            tally.settle(states)
 
     task = asyncio.create_task(watch())
     try:
@@ -349,17 +364,13 @@ async def _fresh(tally: Tally, *, ledger: SQLiteLedger) -> AsyncIterator[None]:
         task.cancel()
         await asyncio.wait({task})
         await look()
+        await settle()
 
 
 def _summary(plan: Plan, tally: Tally) -> dict[str, Any]:
-    counts = tally.counts
-    rest = plan.total - counts["completed"] - counts["failed"] - counts["in_doubt"]
     return {
         "jobs": plan.total,
-        "completed": counts["completed"],
-        "failed": counts["failed"],
-        "in_doubt": counts["in_doubt"],
-        "unfinished": rest,
+        **tally.standing(at_work=plan.batch["max_in_flight"]),
         "pictures": tally.pictures,
         "usd": tally.usd,
         "seconds": round(tally.now, 3),
@@ -392,8 +403,15 @@ def _verdict(plan: Plan, summary: dict[str, Any], *, stopping: _Stopping) -> int
 def _left(plan: Plan, summary: dict[str, Any]) -> Iterator[str]:
     if plan.stopped:
         yield f"error: the batch stopped: {plan.stopped}"
-    if summary["unfinished"]:
-        yield f"{summary['unfinished']:,} of {counted(plan.total, 'job')} remain; {_GOES_ON}"
+    again = f"the same command, 'piapi-async batch {plan.jobs.name} ...',"
+    if in_flight := summary["in_flight"]:
+        may = "it may go on and be billed" if in_flight == 1 else "they may go on and be billed"
+        picks = "picks it up" if in_flight == 1 else "picks them up"
+        yield f"{counted(in_flight, 'task')} in flight at the service: {may}; {again} {picks}"
+    if summary["not_sent"]:
+        is_limited = isinstance(plan.stopped_by, SpendLimitError)
+        run_again = f"run {again[:-1]} with a higher --max-spend" if is_limited else f"run {again[:-1]} again"
+        yield f"{summary['not_sent']:,} of {counted(plan.total, 'job')} not sent; {run_again}: {_CONTINUES}"
     if summary["in_doubt"]:
         yield (
             f"{counted(summary['in_doubt'], 'job')} in doubt, each may have a task that is billed;"

@@ -4,9 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from piapi_async._canonical import content_of
+from piapi_async._cli_batch_screen import Tally
 from piapi_async._cli_jobs import JobsFile, MistakeError, Order
 from piapi_async._report import ReportRow, write_report
 from piapi_async.ledger import LOST, JobState, Row, SQLiteLedger
@@ -14,14 +16,28 @@ from piapi_async.prices import POINTS_PER_USD
 from piapi_async.task import Submittable
 
 
-def write(jobs: JobsFile, *, report: Path, ledger: Path, stopped: str, reasons: Mapping[str, str]) -> None:
+def write(jobs: JobsFile, *, report: Path, ledger: Path, stopped: str, tally: Tally) -> None:
     """Write the report; the arguments are those of `report_rows`, and why the batch stopped, if it did."""
     about = {"jobs": jobs.name, "ledger": str(ledger), "stopped": stopped}
     given = {name: value for name, value in about.items() if value}
-    write_report(report_rows(jobs, ledger=ledger, reasons=reasons), report, title=f"Batch {jobs.name}", about=given)
+    rows = report_rows(jobs, ledger=ledger, reasons=tally.reasons, states=tally.states)
+    write_report(rows, report, title=f"Batch {jobs.name}", about=given)
 
 
-def report_rows(jobs: JobsFile, *, ledger: Path, reasons: Mapping[str, str]) -> Iterator[ReportRow]:
+def state_of(row: Row | None) -> str:
+    """Where a job stands, in the words of the summary: `in_flight` also while its pictures can still be fetched."""
+    if row is None or row.state is JobState.PLANNED:
+        return "not_sent"
+    if row.state in (JobState.SUBMITTING, JobState.IN_DOUBT):
+        return "in_doubt"
+    if row.state is JobState.SUBMITTED or row.is_unsaved:
+        return "in_flight"
+    return "completed" if row.state is JobState.COMPLETED and row.error is None else "failed"
+
+
+def report_rows(
+    jobs: JobsFile, *, ledger: Path, reasons: Mapping[str, str], states: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[ReportRow]:
     """A row for each job, in the order of the file.
 
     Args:
@@ -30,6 +46,8 @@ def report_rows(jobs: JobsFile, *, ledger: Path, reasons: Mapping[str, str]) -> 
         ledger: That of the batch.
 
         reasons: Why jobs failed in this run, by their keys; of what failed before, the ledger knows.
+
+        states: Where jobs stand by this run, by their keys; of all others, the ledger knows.
     """
     asked: Counter[str] = Counter()
     with asyncio.Runner() as runner:
@@ -39,14 +57,17 @@ def report_rows(jobs: JobsFile, *, ledger: Path, reasons: Mapping[str, str]) -> 
                 if isinstance(item, MistakeError):
                     yield ReportRow(key="", state="refused", reason=str(item))  # the file is not what it was
                 else:
-                    yield runner.run(_row(item, book=book, asked=asked, reasons=reasons))
+                    yield runner.run(_row(item, book=book, asked=asked, reasons=reasons, states=states))
         finally:
             runner.run(book.aclose())
 
 
-async def _row(order: Order, *, book: SQLiteLedger, asked: Counter[str], reasons: Mapping[str, str]) -> ReportRow:
+async def _row(
+    order: Order, *, book: SQLiteLedger, asked: Counter[str], reasons: Mapping[str, str], states: Mapping[str, str]
+) -> ReportRow:
     key = order.key or await _next_key(order.request, asked=asked)
-    return _report_row(key, await book.get(key), order.request, reason=reasons.get(key, ""))
+    row = await book.get(key)
+    return _report_row(key, row, order.request, state=states.get(key) or state_of(row), reason=reasons.get(key, ""))
 
 
 async def _next_key(request: Submittable, *, asked: Counter[str]) -> str:
@@ -55,13 +76,12 @@ async def _next_key(request: Submittable, *, asked: Counter[str]) -> str:
     return content.key(nth=asked[content.fingerprint])
 
 
-def _report_row(key: str, row: Row | None, request: Submittable, *, reason: str) -> ReportRow:
-    state = JobState.PLANNED if row is None else row.state
+def _report_row(key: str, row: Row | None, request: Submittable, *, state: str, reason: str) -> ReportRow:
     info = None if row is None else row.info
     settings, pictures = _settings(request.input)
     return ReportRow(
         key=key,
-        state="refused" if state is JobState.PLANNED and reason else str(state),
+        state=state,
         prompt=str(request.input["prompt"]),
         model=request.model,
         task_type=request.task_type,

@@ -6,11 +6,12 @@ looked for beside the file, and a pattern such as `photos/*.jpg` makes a job of 
 """
 
 import csv
+import difflib
 import glob
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +47,7 @@ _NUMBERS = {
 } - {"image", "lora", "control_net"}
 _WHOLE = re.compile(r"[-+]?\d{1,30}", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_A_LINE = 'each line must be one whole JSON object, such as {"prompt": "a bear", "image": "a.jpg"}'
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -194,23 +196,31 @@ class JobsFile:
     def _is_text(self, name: str) -> bool:
         return self.format == "csv" and name in _NUMBERS
 
-    def picture(self, value: Any) -> ImageSource:
+    def picture(self, value: Any, *, name: str = "image") -> ImageSource:
         """A picture beside the file, or a link."""
         if not isinstance(value, str):
-            raise _checks.refuse(TypeError, name="image", allowed="a file, an http(s) URL or a data URI", value=value)
+            raise _checks.refuse(TypeError, name=name, allowed="a file, an http(s) URL or a data URI", value=value)
         if _checks.is_http_url(value) or _media.is_data_uri(value):
             return value
         path = self.folder / value
         if not path.is_file():
-            raise ValueError(f"image {_checks.short(value)} is neither a file nor an http(s) URL")
+            beside = "" if self.folder == Path() else f"; files are looked for in {self.folder}"
+            raise ValueError(f"{name} {_checks.short(value)} is neither a file nor an http(s) URL{beside}")
         with path.open("rb") as file:
             if _media.sniff(file.read(64)) is None:
-                raise ValueError(f"image {_checks.short(value)} is no picture ({_media.KNOWN_FORMATS})")
+                raise ValueError(f"{name} {_checks.short(value)} is no picture ({_media.KNOWN_FORMATS})")
         return path
 
     def lora(self, value: Any) -> LoRA:
         """A LoRA: NAME, NAME:STRENGTH, or an object."""
-        return _cli_types.lora(value) if isinstance(value, str) else self._part(LoRA, "lora", value)
+        if not isinstance(value, str):
+            made: LoRA = self._part(LoRA, "lora", value)
+            return made
+        try:
+            return _cli_types.lora(value)
+        except click.BadParameter:
+            allowed = "NAME or NAME:STRENGTH, such as mjv6 or mjv6:0.8"
+            raise _checks.refuse(ValueError, name="lora", allowed=allowed, value=value) from None
 
     def control(self, value: Any) -> ControlNet:
         """A ControlNet: TYPE:IMAGE, or an object."""
@@ -220,13 +230,14 @@ class JobsFile:
         control_type, _, picture = value.partition(":")
         if not (control_type.strip() and picture):
             raise ValueError(f"control_net {_checks.short(value)} is not TYPE:IMAGE; write for example canny:edges.png")
-        return ControlNet(control_type, image=self.picture(picture))
+        return ControlNet(control_type, image=self.picture(picture, name="control_net image"))
 
     def _part(self, kind: Any, name: str, value: Any) -> Any:
         if not isinstance(value, dict):
             raise _checks.refuse(TypeError, name=name, allowed="a text or an object", value=value)
         given = {field: item for field, item in value.items() if item is not None}
-        pictures = {field: self.picture(item) for field, item in given.items() if field == "image"}
+        is_picture = "image" in given
+        pictures = {"image": self.picture(given["image"], name=f"{name} image")} if is_picture else {}
         return _made(kind, {**given, **pictures}, of=name)
 
 
@@ -244,11 +255,18 @@ def _made(kind: Any, fields: Mapping[str, Any], *, of: str) -> Any:
     allowed = {field.name: field.default is attrs.NOTHING for field in attrs.fields(kind)}
     for name in fields:
         if name not in allowed:
-            raise ValueError(f"{_checks.short(name)} is no field of {of}; allowed are {', '.join(allowed)}")
+            raise ValueError(f"{_checks.short(name)} is no field of {of}{_meant(name, allowed)}")
     missing = [name for name, is_needed in allowed.items() if is_needed and name not in fields]
     if missing:
         raise ValueError(f"{missing[0]} is missing; {of} needs it")
     return kind(**fields)
+
+
+def _meant(name: str, allowed: Collection[str]) -> str:
+    """What a name may be instead."""
+    near = difflib.get_close_matches(name.strip().lower(), allowed, n=1, cutoff=0.8)
+    question = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{question}; allowed are {', '.join(allowed)}"
 
 
 def _key(fields: dict[str, Any]) -> str | None:
@@ -300,7 +318,7 @@ def _object(text: str) -> Mapping[str, Any]:
 
 def _no_json(error: Exception) -> Exception:
     if isinstance(error, json.JSONDecodeError):
-        return ValueError(f"no JSON: {error.msg} at column {error.colno}")
+        return ValueError(f"no JSON: {error.msg} at column {error.colno}; {_A_LINE}")
     return _no_text() if isinstance(error, UnicodeDecodeError) else error
 
 
@@ -335,7 +353,8 @@ def _csv(lines: Lines) -> Iterator[Given]:
         if isinstance(row, Exception):
             yield number, row
         elif len(row) != len(names):
-            yield number, ValueError(f"it has {len(row)} cells, and the first line has {len(names)} names")
+            quote = "; a text with a comma in it must be in double quotes" if len(row) > len(names) else ""
+            yield number, ValueError(f"it has {len(row)} cells, and the first line has {len(names)} names{quote}")
         else:
             yield number, {name: cell.strip() for name, cell in zip(names, row, strict=True) if cell.strip()}
 
@@ -362,6 +381,9 @@ def _no_names(names: list[str]) -> Exception | None:
     names[:] = [name.strip() for name in names]
     unknown = [name for name in names if name not in COLUMNS]
     if unknown:
-        return ValueError(f"{_checks.short(unknown[0])} is no column; allowed are {', '.join(COLUMNS)}")
+        if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in unknown[0]), None)):
+            return ValueError(f"its columns must be separated by ',', got {separator!r} in {_checks.short(unknown[0])}")
+        said = f"the first line must name the columns, and {_checks.short(unknown[0])} is none"
+        return ValueError(f"{said}{_meant(unknown[0], COLUMNS)}")
     twice = [name for name in names if names.count(name) > 1]
     return ValueError(f"column {twice[0]!r} is there twice") if twice else None

@@ -2,6 +2,8 @@
 
 The first Ctrl-C cancels the work, as `asyncio.run` does. A submit under way then still waits for its answer, which
 takes up to 10 s; so a second Ctrl-C leaves at once, without tidying up, because tidying up is what it does not want.
+Two signals within `TOGETHER` are one: `timeout -s INT` signals the process and its group, a terminal's end sends SIGHUP
+by way of the kernel and of the shell, and a finger may bounce.
 
 Work that can end by itself is told of the first Ctrl-C instead (`on_interrupt`); the second then is as the first, and
 the third leaves at once.
@@ -11,6 +13,7 @@ process soon after, and by then a submit under way should have its answer. A sec
 """
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -25,6 +28,9 @@ T = TypeVar("T")
 
 PATIENCE = 0.3
 """Seconds after Ctrl-C in which most work stops; what takes longer deserves a word."""
+
+TOGETHER = 0.5
+"""Seconds, on the loop's clock, within which a second signal is the first one again."""
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals by which others ask a process to end."""
@@ -105,7 +111,7 @@ def run(
     supervisor = _Supervisor(say, on_interrupt=on_interrupt)
     runner = setting.runner()
     try:
-        with supervisor.heeding_signals(leave=setting.leave):
+        with supervisor.heeding_signals(runner.get_loop(), leave=setting.leave):
             return runner.run(supervisor.watch(work))
     except (KeyboardInterrupt, asyncio.CancelledError):
         leave = sys.exit if supervisor.at_rest else setting.leave
@@ -129,82 +135,82 @@ class _Supervisor:
     def __init__(self, say: Say, *, on_interrupt: Callable[[], None] | None) -> None:
         self._say = say
         self._on_interrupt = on_interrupt
-        self._cancel: Callable[[], object] | None = None
-        self._is_to_end = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._heeded_at = -math.inf
+        self._is_stopping = self._is_ending = self._is_to_end = False
         self.at_rest = False
         self.number: int = signal.SIGINT
 
     @contextmanager
-    def heeding_signals(self, *, leave: Callable[[int], NoReturn]) -> Iterator[None]:
-        """Let the signals of `ENDING` cancel the work, and a second one leave at once."""
+    def heeding_signals(self, loop: asyncio.AbstractEventLoop, *, leave: Callable[[int], NoReturn]) -> Iterator[None]:
+        """Let Ctrl-C and the signals of `ENDING` end the work, and a second one leave at once."""
+        self._loop = loop
 
-        def end(number: int, _frame: object) -> None:
-            if self._is_to_end:
+        def heed(number: int, _frame: object) -> None:
+            # Who asked with Ctrl-C to wait may be followed at once by somebody who cannot wait.
+            is_news = number in ENDING and not self._is_to_end
+            if loop.time() - self._heeded_at < TOGETHER and not is_news:
+                return
+            self._heeded_at = loop.time()
+            if number not in ENDING:
+                self._interrupt()
+            elif is_news:
+                self._is_to_end, self.number = True, number
+                self._end()
+            else:
                 leave(128 + number)
-            self._is_to_end, self.number = True, number
-            if self._cancel is not None:
-                self._cancel()
 
         # A signal that is ignored stays so: that is what `nohup` does with SIGHUP.
         is_main = threading.current_thread() is threading.main_thread()
-        heeded = [number for number in ENDING if is_main and signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, end) for number in heeded}
+        numbers = (signal.SIGINT, *ENDING) if is_main else ()
+        heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, heed) for number in heeded}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _interrupt(self) -> None:
+        if self._is_ending:
+            raise KeyboardInterrupt
+        if self._on_interrupt is None or self._is_stopping:
+            self._end()
+            return
+        self._is_stopping = True
+        if self._task is not None:
+            self._soon(self._on_interrupt)
+
+    def _end(self) -> None:
+        self._is_ending = True
+        if self._task is not None:
+            self._soon(self._task.cancel)
+
+    def _soon(self, act: Callable[[], object]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(act)
+
     async def watch(self, work: Coroutine[Any, Any, T]) -> T:
         working = asyncio.ensure_future(work)
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-        if self._is_to_end:  # the signal came before there was anything to cancel
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        if self._is_ending:  # the signal came before there was anything to cancel
             working.cancel()
-            task.cancel()
+            self._task.cancel()
+        elif self._is_stopping and self._on_interrupt is not None:
+            self._soon(self._on_interrupt)
         try:
-            result = await self._result(working)
+            return await asyncio.shield(working)
         except asyncio.CancelledError:
             working.cancel()
             await self._rest(working)
             raise
         finally:
             self.at_rest = working.done()
-        return result
-
-    async def _result(self, working: "asyncio.Task[T]") -> T:
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            if self._on_interrupt is None or self._is_to_end:
-                raise
-            self._on_interrupt()
-        with _next_ctrl_c_cancels():
-            return await asyncio.shield(working)
 
     async def _rest(self, working: "asyncio.Task[Any]") -> None:
         _, busy = await asyncio.wait({working}, timeout=PATIENCE)
         if busy:
             self._say("stopping; asking the service how its tasks stand takes up to 10 s, Ctrl-C again leaves at once")
             await asyncio.wait({working})
-
-
-@contextmanager
-def _next_ctrl_c_cancels() -> Iterator[None]:
-    """Make the next Ctrl-C what the first one is to the runner, which would raise at a second one, in whatever runs."""
-    task, loop, runners = asyncio.current_task(), asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
-    assert task is not None
-    task.uncancel()
-
-    def cancel(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, runners)
-        loop.call_soon_threadsafe(task.cancel)
-
-    signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        # The runner gives back what was before it, if it finds its own.
-        if signal.getsignal(signal.SIGINT) is cancel:
-            signal.signal(signal.SIGINT, runners)

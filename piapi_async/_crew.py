@@ -155,6 +155,9 @@ class Crew:
             if job.request is not None:
                 del self.begun[job.number]
                 self.intake.put_off(attrs.evolve(found.job, not_before=self._clock.monotonic() + PAUSE))
+        elif isinstance(found, Failed) and isinstance(found.error, errors.SpendLimitError):
+            del self.begun[job.number]
+            self.intake.put_off(job)  # nothing was sent: it is as those that come after it, and the brake is on
         elif not isinstance(found, Doubtful):
             await self._give(job, found)
         elif self._settles:

@@ -179,7 +179,8 @@ def send(
     if limit is not None and total + points > limit:
         raise errors.SpendLimitError(
             f"job {key!r} costs about {points / POINTS_PER_USD:.4f} USD, and {total / POINTS_PER_USD:.4f} USD of"
-            f" max_spend_usd={limit / POINTS_PER_USD:g} are spent, in flight or in doubt; nothing was sent"
+            f" max_spend_usd={limit / POINTS_PER_USD:g} are spent, in flight or in doubt; nothing was sent,"
+            " and a run with a higher max_spend_usd continues"
         )
     state = after(row.state, JobEvent.SEND, key=key)
     lease = (now + LEASE, owner, now + LEASE / 2)

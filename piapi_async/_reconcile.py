@@ -100,11 +100,14 @@ class Reconciler:
         )
         finding = match(rows, infos, busy=await self.ledger.rivals(rows), ripe=ripe)
         reasons = dict(finding.reasons)
+        settled = {row.key: row for row in rows}
         for key, task_id in finding.tasks.items():
             try:
                 await self.ledger.accepted(key, task_id=task_id)
             except errors.LedgerError as error:
                 reasons[key] = str(error)
+            else:
+                await self.session.found(task_id, settled[key].content, since=_time(settled[key]))
         return Finding(tasks={key: it for key, it in finding.tasks.items() if key not in reasons}, reasons=reasons)
 
 

@@ -49,8 +49,8 @@ class ReportRow:
     Attributes:
         key: The job's name in the ledger.
 
-        state: Where it stands: `completed`, `failed`, `canceled`, `in_doubt`, `submitted`, `planned`, `refused`, or
-            any other word.
+        state: Where it stands: `completed`, `failed`, `canceled`, `in_doubt`, `in_flight`, `not_sent`, `refused`,
+            or any other word.
 
         prompt: What was asked for.
 

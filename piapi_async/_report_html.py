@@ -16,7 +16,7 @@ from piapi_async._report_pictures import Picture
 if TYPE_CHECKING:
     from piapi_async._report import ReportRow
 
-STATES = ("completed", "failed", "canceled", "in_doubt", "refused", "submitted", "submitting", "planned")
+STATES = ("completed", "failed", "canceled", "in_doubt", "refused", "in_flight", "submitting", "not_sent")
 """The states that have a place and a colour of their own; any other word is shown as well."""
 
 MOST = 4

@@ -81,7 +81,8 @@ class Batch:
             ever pay twice.
 
         max_spend_usd: The most that may be spent, in US dollars; with a ledger by all that it ever recorded: what was
-            charged, and what those in flight or in doubt are expected to cost. `None` for no limit.
+            charged, and what those in flight or in doubt are expected to cost. `None` for no limit. The job that would
+            go beyond is not begun, as those after it: no outcome of iteration, and a run with a higher limit continues.
 
         save_to: The directory where pictures are saved before a job counts as succeeded, or `None`.
 

@@ -413,8 +413,20 @@ class Session:
                 since=since,
                 candidates=fitting,
             )
-        self._own_tasks.adopt(fitting[0], request, since=since)  # no other submit's any longer
+        await self._own_tasks.adopt(fitting[0], content, since=since)  # no other submit's any longer
         return self.task(fitting[0])
+
+    async def found(self, task_id: str, content: Content, *, since: float) -> None:
+        """For `Batch`: a submit in doubt is so no longer, as its task was found. Sends nothing.
+
+        Args:
+            task_id: The task.
+
+            content: The content of its request.
+
+            since: When it was submitted, as for `find`.
+        """
+        await self._own_tasks.adopt(task_id, content, since=since)
 
     async def _fitting(
         self,

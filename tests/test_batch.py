@@ -654,7 +654,14 @@ async def test_a_spend_limit_holds(db: Path, is_noted: bool) -> None:
             outcomes = await Batch(session, ledger=ledger, max_spend_usd=5 * PRICE).gather(bears(9))
             kinds = errors_of(outcomes)
             assert kinds.count(None) == 5
-            assert errors.SpendLimitError in kinds
+            assert kinds[5:] == [errors.BatchStoppedError] * 4
+            stopped = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+            assert all(isinstance(error.__cause__, errors.SpendLimitError) for error in stopped)
+            assert all(error.safe_to_resubmit for error in stopped if isinstance(error, errors.PiAPIError))
+            async with Batch(session, ledger=ledger, max_spend_usd=0.0) as batch:
+                batch.add_many(bears(9, first=20))
+                with pytest.raises(errors.SpendLimitError, match="nothing was sent"):
+                    await anext(batch)
         emulator.check.exactly(5 if is_noted else 10, "create")
         assert errors_of(await Batch(session, ledger=ledger, max_spend_usd=9 * PRICE).gather(bears(9))) == [None] * 9
 

@@ -489,6 +489,26 @@ class TestCtrlC:
             run(work(), setting=Setting(runner=Runner), say=print)
         assert (caught.value.number, done) == (signal.SIGTERM, [])
 
+    def test_stop_that_comes_first(self) -> None:
+        """Work that ends by itself hears of a Ctrl-C that came before it had begun, once it has."""
+
+        class Runner(asyncio.Runner):
+            def run(self, *others: Any, **more: Any) -> Any:
+                signal.raise_signal(signal.SIGINT)
+                return super().run(*others, **more)
+
+        async def work() -> list[str]:
+            stop = asyncio.Event()
+            stops.append(stop)
+            await stop.wait()
+            return ["done"]
+
+        def stop() -> None:
+            stops[0].set()
+
+        stops: list[asyncio.Event] = []
+        assert run(work(), setting=Setting(runner=Runner), say=print, on_interrupt=stop) == ["done"]
+
     def test_outside_the_loop(self) -> None:
         """Ctrl-C while no coroutine runs gives 130 and one line."""
 

@@ -6,12 +6,14 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from piapi_async._canonical import content_of
 from piapi_async._cli_batch_report import report_rows
 from piapi_async._cli_batch_screen import SHOWN, Tally
 from piapi_async._cli_jobs import COLUMNS, KINDS, JobsFile, MistakeError, Order
+from piapi_async._cli_run import TOGETHER
 from piapi_async._outcomes import Failed, Succeeded
 from piapi_async._owner import new_owner
 from piapi_async.emulator import Constant, Emulator
@@ -36,7 +39,9 @@ from piapi_async.ledger import SQLiteLedger
 from piapi_async.task import TaskInfo, TaskStatus
 
 LINK = "https://example.com/a.jpg"
-GOES_ON = "the same command goes on from here, and pays for nothing twice"
+SAME = "the same command, 'piapi-async batch jobs.jsonl ...'"
+GOES_ON = f"run {SAME} again: it continues from here, and pays for nothing twice"
+FLIES = f"2 tasks in flight at the service: they may go on and be billed; {SAME}, picks them up"
 
 
 pytestmark = pytest.mark.usefixtures("heed_ctrl_c")
@@ -240,7 +245,7 @@ class TestTrouble:
         (told,) = [line for line in result.stderr.splitlines() if line.startswith("job ")]
         assert result.exit_code == 1
         assert told.endswith("failed: no bears today")
-        assert (summed(result)["failed"], summed(result)["completed"], summed(result)["unfinished"]) == (1, 2, 0)
+        assert (summed(result)["failed"], summed(result)["completed"], summed(result)["not_sent"]) == (1, 2, 0)
         assert "no bears today" in Path("report.html").read_text(encoding="utf-8")
 
     def test_a_lost_answer_is_reconciled(self, ground: Ground) -> None:
@@ -268,18 +273,61 @@ class TestTrouble:
         told = result.stderr.splitlines()
         assert result.exit_code == 1
         assert told[-2].startswith("error: the batch stopped: ")
-        assert told[-1] == f"5 of 9 jobs remain; {GOES_ON}"
+        assert told[-1] == f"5 of 9 jobs not sent; {GOES_ON}"
         assert summed(result)["stopped"]
         assert "stopped" in Path("report.html").read_text(encoding="utf-8")
         ground.emulator = Emulator(seed=1, durations=Constant(1.0))
         assert summed(ground("batch", "jobs.jsonl", "--json"))["completed"] == 9
         assert len(ground.emulator.charges) == 6
 
-    def test_spend_limit(self, ground: Ground) -> None:
-        """--max-spend is for all that the ledger ever recorded, and said by that name."""
-        result = ground("batch", bears(3), "--max-spend", "0.003", "--max-in-flight", "1")
-        assert (result.exit_code, len(ground.emulator.tasks)) == (1, 2)
-        assert "--max-spend 0.003 are spent" in result.stderr
+    @pytest.mark.parametrize("at_once", ["1", "8"])
+    def test_spend_limit(self, ground: Ground, at_once: str) -> None:
+        """--max-spend is for all that the ledger ever recorded; what it stops was not sent; a higher one goes on."""
+        told = ground("batch", bears(12), "--max-spend", "0.003", "--max-in-flight", at_once, "--report", "r.html")
+        facts = dict(line.rsplit(maxsplit=1) for line in told.stdout.splitlines() if not line.startswith("usd"))
+        lines = told.stderr.splitlines()
+        assert (told.exit_code, len(ground.emulator.tasks)) == (1, 2)
+        assert (facts["jobs"], facts["completed"], facts["not sent"]) == ("12", "2", "10")
+        assert "failed" not in told.stdout + told.stderr
+        assert not [line for line in lines if line.startswith("job ")]
+        assert ", 10 not sent" in lines[-4]
+        assert "--max-spend 0.003 are spent" in lines[-2]
+        higher = f"run {SAME} with a higher --max-spend"
+        assert lines[-1] == f"10 of 12 jobs not sent; {higher}: it continues from here, and pays for nothing twice"
+        assert (report_states()["completed"], report_states()["not_sent"]) == (2, 10)
+        assert ground("batch", "jobs.jsonl", "--max-spend", "0.018").exit_code == 0
+        assert len(ground.emulator.charges) == 12
+
+    def test_pictures_that_cannot_be_fetched(self, ground: Ground) -> None:
+        """A job whose pictures could not be saved failed: nothing is in flight."""
+        with ground.faults.always("result", "404"):
+            told = summed(ground("batch", bears(1), "--json"))
+        assert {name: told[name] for name in COUNTS if told[name]} == {"failed": 1}
+
+    def test_doubts_of_another_file(self, ground: Ground) -> None:
+        """What another file's run left in doubt in the same ledger is none of this one's."""
+        ground.faults.next("create", "cut-after-accept")
+        ground("batch", bears(1, key="another"), "--on-doubt", "skip")
+        told = summed(ground("batch", bears(2), "--on-doubt", "skip", "--deadline", "0", "--json"))
+        assert {name: told[name] for name in COUNTS if told[name]} == {"not_sent": 2}
+
+    def test_all_counts_add_up(self, ground: Ground) -> None:
+        """Whatever became of the jobs: screen, summary, advice and report say the same, and all jobs are in it."""
+        ground.faults.next("create", "task-fails", reason="no bears")
+        ground.faults.next("create", "404")
+        ground.faults.next("create", "cut-after-accept")
+        options = ["--on-doubt", "skip", "--deadline", "14", "--max-in-flight", "1", "--report", "r.html", "--json"]
+        result = ground("batch", bears(9), *options)
+        told = summed(result)
+        counts = {name: told[name] for name in COUNTS}
+        assert sum(counts.values()) == told["jobs"] == 9
+        assert all(counts.values())
+        assert report_states() == counts
+        screen = next(line for line in reversed(result.stderr.splitlines()) if " not sent" in line and " s  " in line)
+        done = counts["completed"] + counts["failed"] + counts["in_doubt"]
+        assert f"{done} of 9 jobs" in screen
+        for name in COUNTS[1:]:
+            assert f"{counts[name]} {name.replace('_', ' ')}" in screen
 
     @pytest.mark.parametrize(
         ("options", "told"),
@@ -297,10 +345,11 @@ class TestTrouble:
         assert told in only
 
     def test_deadline(self, ground: Ground) -> None:
-        """When time is up what is in flight is unfinished, not failed."""
+        """When time is up what is in flight is still in flight, not failed, and what was not begun was not sent."""
         result = ground("batch", bears(3), "--deadline", "2", "--max-in-flight", "2", "--json")
         told = summed(result)
-        assert (result.exit_code, told["completed"], told["failed"], told["unfinished"]) == (1, 0, 0, 3)
+        assert result.exit_code == 1
+        assert {name: told[name] for name in COUNTS[1:]} == {"failed": 0, "in_doubt": 0, "in_flight": 2, "not_sent": 1}
 
     def test_a_file_that_changes_meanwhile(self, ground: Ground) -> None:
         """A line that is no job any longer stops the batch: it is summed up, and the same command goes on."""
@@ -311,7 +360,7 @@ class TestTrouble:
         ground.timers.append((1.0, Path("2.jpg").unlink))
         result = ground("batch", "jobs.jsonl", "--json", "--max-in-flight", "1")
         told = summed(result)
-        assert (result.exit_code, told["completed"], told["unfinished"]) == (1, 1, 1)
+        assert (result.exit_code, told["completed"], told["not_sent"]) == (1, 1, 1)
         assert told["stopped"] == "jobs.jsonl:2: image '2.jpg' is neither a file nor an http(s) URL"
         shutil.copy(CAT, "2.jpg")
         assert summed(ground("batch", "jobs.jsonl", "--json"))["completed"] == 2
@@ -338,10 +387,10 @@ class TestCtrlC:
         ground.interrupt(after=2.0)
         result = ground("batch", bears(5), "--max-in-flight", "2", "--json", "--report", "report.html")
         told = result.stderr.splitlines()
-        assert (result.exit_code, summed(result)["completed"], summed(result)["unfinished"]) == (130, 2, 3)
+        assert (result.exit_code, summed(result)["completed"], summed(result)["not_sent"]) == (130, 2, 3)
         assert told[0].startswith("stopping: no more jobs are begun; ")
-        assert told[-2:] == ["interrupted", f"3 of 5 jobs remain; {GOES_ON}"]
-        assert Path("report.html").read_text(encoding="utf-8").count('"planned"') >= 3
+        assert told[-2:] == ["interrupted", f"3 of 5 jobs not sent; {GOES_ON}"]
+        assert Path("report.html").read_text(encoding="utf-8").count('"not_sent"') >= 3
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
 
@@ -353,12 +402,13 @@ class TestCtrlC:
     def test_twice(self, ground: Ground) -> None:
         """The second lets go at once, and sums up; the ledger has the tasks, and nothing is paid twice."""
         ground.interrupt(after=2.0)
-        ground.interrupt(after=2.1)
+        ground.interrupt(after=2.0 + 1.1 * TOGETHER)
         result = ground("batch", bears(5), "--max-in-flight", "2", "--json", "--report", "report.html")
         told = summed(result)
-        assert (result.exit_code, ground.left, told["unfinished"], told["report"]) == (130, [], 5, None)
+        assert (result.exit_code, ground.left, told["report"]) == (130, [], None)
+        assert (told["in_flight"], told["not_sent"]) == (2, 3)
         assert not Path("report.html").exists()
-        assert result.stderr.splitlines()[-2:] == ["interrupted", f"tasks in flight go on and may be billed; {GOES_ON}"]
+        assert result.stderr.splitlines()[-3:] == ["interrupted", FLIES, f"3 of 5 jobs not sent; {GOES_ON}"]
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
 
@@ -378,22 +428,21 @@ class TestCtrlC:
     def test_thrice(self, ground: Ground) -> None:
         """The third leaves without tidying up, and says that a submit may have been under way."""
         ground.faults.next("create", "stall")
-        for after in (1.0, 1.5, 2.0):
+        for after in (1.0, 2.0, 3.0):
             ground.interrupt(after=after)
         result = ground("batch", bears(1), "--json")
-        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (130, [130], 1)
-        assert result.stderr.splitlines()[-1].startswith("a submit may have been under way; ")
+        assert (result.exit_code, ground.left, summed(result)["in_doubt"]) == (130, [130], 1)
+        assert result.stderr.splitlines()[-1].startswith("1 job in doubt, each may have a task that is billed; ")
         gc.collect()
 
-    @LEAVES_A_CONNECTION
-    def test_thrice_in_a_moment(self, ground: Ground) -> None:
-        """A third that comes before the second was heeded leaves as well."""
-        ground.interrupt(after=1.0)
+    @pytest.mark.parametrize("apart", [0.0, 0.9 * TOGETHER])
+    def test_twice_in_a_moment(self, ground: Ground, apart: float) -> None:
+        """Two within half a second are one: `timeout -s INT` signals the process and its group."""
         ground.interrupt(after=2.0)
-        ground.interrupt(after=2.0)
-        result = ground("batch", bears(1))
-        assert (result.exit_code, ground.left) == (130, [130])
-        gc.collect()
+        ground.interrupt(after=2.0 + apart)
+        result = ground("batch", bears(5), "--max-in-flight", "2", "--json")
+        assert (result.exit_code, ground.left, summed(result)["completed"]) == (130, [], 2)
+        assert result.stderr.count("stopping: no more jobs are begun") == 1
 
     def test_handler_is_given_back(self, ground: Ground) -> None:
         """After a batch that was interrupted, Ctrl-C is what it was."""
@@ -410,9 +459,9 @@ class TestAskedToEnd:
         """Waits end, all is summed up, the exit code tells the signal, and the same command does the rest."""
         ground.interrupt(number, after=2.0)
         result = ground("batch", bears(5), "--max-in-flight", "2", "--json")
-        assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (128 + number, [], 5)
-        said = [f"ended by {number.name}", f"tasks in flight go on and may be billed; {GOES_ON}"]
-        assert result.stderr.splitlines()[-2:] == said
+        assert (result.exit_code, ground.left, summed(result)["in_flight"]) == (128 + number, [], 2)
+        said = [f"ended by {number.name}", FLIES, f"3 of 5 jobs not sent; {GOES_ON}"]
+        assert result.stderr.splitlines()[-3:] == said
         assert signal.getsignal(number) is signal.SIG_DFL
         assert ground("batch", "jobs.jsonl").exit_code == 0
         assert len(ground.emulator.charges) == 5
@@ -438,10 +487,19 @@ class TestAskedToEnd:
         """A second one leaves without tidying up."""
         ground.faults.next("create", "stall")
         ground.interrupt(number, after=1.0)
-        ground.interrupt(number, after=1.5)
+        ground.interrupt(number, after=2.0)
         assert ground("batch", bears(1)).exit_code == 128 + number
         assert ground.left[0] == 128 + number
         gc.collect()
+
+    @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_twice_in_a_moment(self, ground: Ground, number: signal.Signals, second: signal.Signals) -> None:
+        """Two within half a second are one, whichever they are: systemd may send SIGHUP right after SIGTERM."""
+        ground.faults.next("create", "slow-headers", seconds=3)
+        ground.interrupt(number, after=1.0)
+        ground.interrupt(second, after=1.0 + 0.9 * TOGETHER)
+        assert (ground("batch", bears(1)).exit_code, ground.left) == (128 + number, [])
+        assert "doubt" not in ground("ledger", "show", "ledger.db").stdout
 
     def test_that_is_ignored(self, ground: Ground, number: signal.Signals) -> None:
         """A signal that the process ignores, as it does SIGHUP under `nohup`, changes nothing."""
@@ -451,6 +509,15 @@ class TestAskedToEnd:
             assert ground("batch", bears(1)).exit_code == 0
         finally:
             signal.signal(number, before)
+
+
+COUNTS = ("completed", "failed", "in_doubt", "in_flight", "not_sent")
+
+
+def report_states() -> dict[str, int]:
+    """How many rows of the report `r.html` are in which state."""
+    found = Counter(re.findall(r'"state":"(\w+)"', Path("r.html").read_text(encoding="utf-8")))
+    return dict(found)
 
 
 class TestReport:
@@ -487,11 +554,11 @@ class TestReport:
             jobs = JobsFile(file=file, name="jobs", format="jsonl", folder=Path(), out=Path("out"))
             planned = list(report_rows(jobs, ledger=Path("ledger.db"), reasons={}))[2]
             rows = list(report_rows(jobs, ledger=Path("ledger.db"), reasons={planned.key: "refused so"}))
-        assert [row.state for row in rows] == ["failed", "in_doubt", "refused", "completed"]
+        assert [row.state for row in rows] == ["failed", "in_doubt", "not_sent", "completed"]
         assert rows[0].reason.endswith("failed: no bears")
         assert rows[2].reason == "refused so"
         assert "may be billed" in rows[1].reason
-        assert (planned.state, planned.reason) == ("planned", "")
+        assert (planned.state, planned.reason) == ("not_sent", "")
 
     def test_a_file_that_changed(self, tmp_path: Path) -> None:
         """A line that is no longer a job is a row that says so."""
@@ -509,7 +576,7 @@ class TestTally:
         """Where nothing lives a line comes for a tenth of the jobs, a second apart at least, or after ten seconds."""
         tally, clock = tallied(total=100)
         for _ in range(20):
-            tally.take(failure(errors.WaitTimeoutError("slow")))
+            tally.take(failure(errors.PiAPIError("no")))
         assert "of 100" not in told(tally)
         clock.now = 1.0
         tally.take(failure(errors.PiAPIError("no")))
@@ -552,6 +619,42 @@ class TestTally:
         tally(events.LookFailed(task_id="a", error=errors.PiAPIError("no")))
         assert "0 in flight" in list(tally.facts())
 
+    @given(
+        outcomes=st.lists(st.sampled_from(["completed", "failed", "in_doubt", "in_flight", "goes_on"]), max_size=9),
+        left=st.lists(st.sampled_from(["in_doubt", "in_flight"]), max_size=9),
+        rest=st.integers(0, 9),
+        following=st.integers(0, 9),
+        at_work=st.integers(1, 9),
+        is_settled=st.booleans(),
+    )
+    def test_counts_add_up(
+        self, *, outcomes: list[str], left: list[str], rest: int, following: int, at_work: int, is_settled: bool
+    ) -> None:
+        """Whatever became of the jobs, the counts add up to all of them, in the summary and on the screen."""
+        tally, _ = tallied(total=len(outcomes) + rest)
+        for number, outcome in enumerate(outcomes):
+            tally.take(OUTCOMES[outcome](f"k{number}"))
+        for number in range(following):
+            tally(events.Looked(info=TaskInfo(task_id=f"t{number}", status=TaskStatus.PENDING)))
+        if is_settled:
+            going_on = {f"k{number}": "in_flight" for number, it in enumerate(outcomes) if it == "goes_on"}
+            tally.settle({**going_on, **{f"left {number}": state for number, state in enumerate(left)}})
+        counts = tally.standing(at_work=at_work)
+        of_outcomes = Counter(outcomes)
+        of_outcomes["in_flight" if is_settled else "failed"] += of_outcomes.pop("goes_on", 0)
+        assert set(counts) == set(COUNTS)
+        assert sum(counts.values()) == tally.total
+        assert min(counts.values()) >= 0
+        assert all(counts[name] >= number for name, number in of_outcomes.items())
+        assert (counts["completed"], counts["failed"]) == (of_outcomes["completed"], of_outcomes["failed"])
+        if is_settled:
+            assert counts["not_sent"] == max(0, rest - len(left))
+            facts = list(tally.facts())
+            done = tally.total - counts["in_flight"] - counts["not_sent"]
+            assert facts[0] == f"{done:,} of {tally.total} job{'s' * (tally.total != 1)}"
+            assert f"{counts['in_flight']} in flight" in facts
+            assert (f"{counts['not_sent']} not sent" in facts) is (counts["not_sent"] > 0)
+
 
 class _Clock:
     """A time that a test sets."""
@@ -578,6 +681,23 @@ def told(tally: Tally) -> str:
 def failure(error: Exception, *, key: str | None = None) -> Failed:
     """An outcome without a task."""
     return Failed(key=key, request=flux.Txt2Img(prompt="a"), error=error)
+
+
+def success(key: str) -> Succeeded:
+    """An outcome without pictures."""
+    info = TaskInfo(task_id=key, status=TaskStatus.COMPLETED)
+    return Succeeded(key=key, request=flux.Txt2Img(prompt="a"), info=info)
+
+
+OUTCOMES: dict[str, Callable[[str], Succeeded | Failed]] = {
+    "completed": success,
+    "failed": lambda key: failure(errors.PiAPIError("no"), key=key),
+    "goes_on": lambda key: failure(errors.PiAPIError("no", task_id=f"of {key}"), key=key),
+    "in_flight": lambda key: failure(errors.WaitTimeoutError("slow"), key=key),
+    "in_doubt": lambda key: failure(
+        errors.SubmissionInDoubtError("lost", key=key, request=flux.Txt2Img(prompt="a"), since=1.0), key=key
+    ),
+}
 
 
 class TestLedger:
@@ -819,7 +939,10 @@ def test_objects_for_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"{", "no JSON: Expecting property name enclosed in double quotes at column 2"),
+        (
+            b"{",
+            "no JSON: Expecting property name enclosed in double quotes at column 2; each line must be one whole JSON",
+        ),
         (b"[]", "a line must be a JSON object, got []"),
         (b"[" * 100_000, "it is nested too deep"),
         (b'{"prompt": "\xff"}', "it is no UTF-8 text"),
@@ -837,7 +960,11 @@ def test_objects_for_parts(tmp_path: Path) -> None:
         (line(image=3), "image must be a file, an http(s) URL or a data URI, got 3"),
         (line(image="data:text/plain,a"), "image must be "),
         (line(image="none/*.jpg"), "image 'none/*.jpg' finds no file"),
-        (line(lora=":1"), "':1' names no LoRA"),
+        (line(lora=":1"), "lora must be NAME or NAME:STRENGTH, such as mjv6 or mjv6:0.8, got ':1'"),
+        (line(lora="mjv6:strong"), "lora must be NAME or NAME:STRENGTH, such as mjv6 or mjv6:0.8, got 'mjv6:strong'"),
+        (line(control="canny:a.png"), "control_net image 'a.png' is neither a file nor an http(s) URL"),
+        (line(control_net={"control_type": "canny", "image": 3}), "control_net image must be a file, "),
+        (line(images="a.png"), "'images' is no field of task type 'img2img' (did you mean 'image'?); allowed are "),
         (line(lora=3), "lora must be a text or an object, got 3"),
         (line(lora={"strength": 1}), "lora_type is missing; lora needs it"),
         (line(lora={"name": "a"}), "'name' is no field of lora; allowed are lora_type, strength, image"),
@@ -854,7 +981,23 @@ def test_what_is_no_job(content: bytes, why: str) -> None:
 @pytest.mark.parametrize(
     ("content", "where", "why"),
     [
-        (b"prompt,style\na,b\n", 1, "'style' is no column; allowed are key, task_type, "),
+        (
+            b"prompt,style\na,b\n",
+            1,
+            "the first line must name the columns, and 'style' is none; allowed are key, task_type, ",
+        ),
+        (
+            b"Prompt,image\na,b\n",
+            1,
+            "the first line must name the columns, and 'Prompt' is none (did you mean 'prompt'?); ",
+        ),
+        (b"prompt;image\na;b\n", 1, "its columns must be separated by ',', got ';' in 'prompt;image'"),
+        (b"bear\n", 1, "the first line must name the columns, and 'bear' is none; allowed are "),
+        (
+            b"prompt,image\na, b,c\n",
+            2,
+            "it has 3 cells, and the first line has 2 names; a text with a comma in it must ",
+        ),
         (b"prompt,prompt\na,b\n", 1, "column 'prompt' is there twice"),
         (b"\xff,prompt\n", 1, "it is no UTF-8 text"),
         (b"prompt,image\n\n'a\n", 3, "it has 1 cells, and the first line has 2 names"),
@@ -883,6 +1026,7 @@ def test_pictures_are_beside_the_file(tmp_path: Path) -> None:
     assert isinstance(order, Order)
     assert order.request == flux.Img2Img(prompt="a bear", image=tmp_path / "a[1].jpg")
     assert "image 'a.txt' is no picture (PNG, " in wrong(line(image="a.txt"), folder=tmp_path)
+    assert wrong(line(image="b.jpg"), folder=tmp_path).endswith(f" URL; files are looked for in {tmp_path}")
 
 
 def test_patterns(tmp_path: Path) -> None:

@@ -80,6 +80,31 @@ def test_ctrl_c_twice(server: tuple[subprocess.Popen[str], Mapping[str, str]], t
     assert "Exception" not in told
 
 
+def test_a_batch_that_timeout_ends(server: tuple[subprocess.Popen[str], Mapping[str, str]], tmp_path: Path) -> None:
+    """A SIGINT that comes twice at once is one, and waits; SIGTERM then lets go, and tells what is in flight."""
+    _, env = server
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text("prompt,image\nbear,https://example.com/a.jpg\nowl,https://example.com/a.jpg\n", encoding="utf-8")
+    with started("batch", str(jobs), "--out", str(tmp_path), "--max-in-flight", "1", env=env) as process:
+        while "submitted" not in shown_of(tmp_path / "ledger.db"):
+            pass
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        read(process, "stopping: no more jobs are begun")
+        process.send_signal(signal.SIGTERM)
+        shown, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "in flight  1\nnot sent   1\n" in shown
+    assert "1 task in flight at the service: it may go on and be billed; " in told
+    assert f"the same command, 'piapi-async batch {jobs} ...', picks it up" in told
+
+
+def shown_of(ledger: Path) -> str:
+    """What `ledger show` says."""
+    command = [*COMMAND, "ledger", "show", str(ledger)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_end_while_waiting(
     server: tuple[subprocess.Popen[str], Mapping[str, str]], tmp_path: Path, number: signal.Signals

@@ -90,6 +90,33 @@ async def test_reconcile_finds_the_task(db: Path, tmp_path: Path, listed: str, s
     assert len(list((tmp_path / "out").iterdir())) == 6
 
 
+async def test_a_doubt_that_a_batch_settled_is_one_no_longer(db: Path) -> None:
+    """What the session remembers of it goes: it does not make the task of somebody else's submit ambiguous."""
+    async with short() as emulator, session_on(emulator) as session, session_on(emulator) as other:
+        emulator.faults.next("create", "cut-after-accept", times=2)
+        since = datetime.now(UTC).timestamp()
+        outcomes = await Batch(session, ledger=db, on_doubt="skip").gather(bears(1))
+        assert why(outcomes[0])
+        await asyncio.sleep(130)
+        assert errors_of(await Batch(session, ledger=db, on_doubt="reconcile").gather(bears(2))) == [None] * 2
+        theirs = await other.run(bears(1)[0])
+        found = await session.find(Txt2Img(prompt="bear 0"), since=since + 130)
+    assert found is not None
+    assert found.task_id == theirs.task_id
+
+
+async def test_a_doubt_whose_picture_is_gone_stays(db: Path, tmp_path: Path) -> None:
+    """What a doubt asked for cannot be told without its picture: others are settled all the same."""
+    picture = tmp_path / "a.png"
+    Picture.new("RGB", (32, 32)).save(picture)
+    async with short() as emulator, session_on(emulator) as session:
+        emulator.faults.next("create", "cut-after-accept", times=2)
+        with pytest.raises(errors.SubmissionInDoubtError):
+            await session.submit(Img2Img(prompt="a", image=picture))
+        picture.unlink()
+        assert errors_of(await Batch(session, ledger=db, on_doubt="reconcile").gather(bears(1))) == [None]
+
+
 async def test_no_task_found_is_not_no_task(db: Path) -> None:
     """What is not in the history in time stays in doubt, is not paid for again, and may be found by a later run."""
     async with short(history_lag=500.0) as emulator, session_on(emulator) as session:

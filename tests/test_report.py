@@ -550,14 +550,14 @@ async def test_chips_filter(tab: Tab) -> None:
     top = "document.querySelector('#rows').getBoundingClientRect().top"
     assert await tab.js(f"Math.abs({top} - document.querySelector('#bar').offsetHeight) < 1")
     assert await tab.js("document.querySelector('#rows .row').ariaPosInSet") == "1"
-    await tab.js(chip.format("planned") + ".click()")
+    await tab.js(chip.format("not_sent") + ".click()")
     assert await tab.js(COUNT) == "375 of 1,500"
     states = await tab.js("[...document.querySelectorAll('#rows .state')].map((one) => one.textContent)")
-    assert set(states) == {"failed", "planned"}
+    assert set(states) == {"failed", "not sent"}
     await tab.js(chip.format("Qubico/flux1-schnell") + ".click()")
     assert await tab.js(COUNT) == "0 of 1,500"
     await tab.js(chip.format("Qubico/flux1-schnell") + ".click()")
-    await tab.js(chip.format("planned") + ".click()")
+    await tab.js(chip.format("not_sent") + ".click()")
     assert await tab.js(COUNT) == "188 of 1,500"
     assert await tab.js(chip.format("failed") + ".getAttribute('aria-pressed')") == "true"
 

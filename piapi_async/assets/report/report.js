@@ -6,7 +6,7 @@
   const SPARE = 6; // rows beyond each edge of what is in sight
   const MOST = 4; // pictures of a row in the list
   const PRINTED = 500; // rows
-  const STATES = new Set(["completed", "failed", "canceled", "in_doubt", "refused", "submitted", "submitting", "planned"]);
+  const STATES = new Set(["completed", "failed", "canceled", "in_doubt", "refused", "in_flight", "submitting", "not_sent"]);
   const ORDERS = { slowest: ["seconds", -1], fastest: ["seconds", 1], dearest: ["usd", -1], cheapest: ["usd", 1] };
 
   const byId = (id) => document.getElementById(id);
