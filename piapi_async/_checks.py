@@ -149,6 +149,8 @@ def http_url(_instance: object, attribute: "attrs.Attribute[Any]", value: object
 
 def is_http_url(value: str) -> bool:
     """Whether a string is an absolute http or https URL with a host and without blanks."""
+    if value[:5].lower() not in ("http:", "https"):
+        return False  # `urlsplit` remembers what it was given, a data URI of megabytes too
     try:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port

@@ -192,9 +192,13 @@ class Session:
         async with self._api.slot() as slot:
             with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
                 async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
-                    body = await _sources.encode_submit(
-                        request, webhook=webhook, rules=self._rules, upload=self._linked
-                    )
+                    try:
+                        body = await _sources.encode_submit(
+                            request, webhook=webhook, rules=self._rules, upload=self._linked
+                        )
+                    except BaseException:
+                        del request  # the error's traceback keeps this frame
+                        raise
                     one = Submission(request=request, secret=secret, reservation=money, journal=journal, slot=slot)
                     try:
                         with self._own_tasks.submitting(request):
@@ -230,7 +234,10 @@ class Session:
             ValueError: `timeout` is negative, or a local picture as for `submit`.
         """
         wait_limit(timeout, polling=self._polling)  # refused before the task is paid for
-        handle = await self.submit(request, webhook=webhook, journal=journal)
+        try:
+            handle = await self.submit(request, webhook=webhook, journal=journal)
+        finally:
+            del request  # neither the wait nor the traceback of an error needs its pictures
         return await handle.wait(timeout=timeout)
 
     def task(self, task_id: str) -> TaskHandle:
@@ -292,7 +299,10 @@ class Session:
             ValueError: It is a link already, too large (10 MiB), or no picture; or the name is not allowed.
         """
         async with self._transport.in_memory(large=True):
-            return await self._uploads.put(source, filename=filename)
+            try:
+                return await self._uploads.put(source, filename=filename)
+            finally:
+                del source  # the traceback of an error keeps this frame
 
     async def history(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[str]:
         """The ids of the account's past tasks, each once; the arguments and errors are those of `past_tasks`."""
