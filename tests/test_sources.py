@@ -446,8 +446,46 @@ def bomb(width: int = 2**15, height: int = 2**15) -> bytes:
 @pytest.mark.parametrize("limit", [None, 100])
 async def test_decompression_bomb_is_refused(limit: int | None) -> None:
     """A picture that would take gigabytes once decoded is refused in one sentence, and not decoded."""
-    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; .* decompression bomb"):
+    words = (
+        r"^image must be a picture that can be decoded; it has 32768 x 32768 pixels, and decoding it would take"
+        r" 4096 MiB of memory, more than 1024; make it smaller first$"
+    )
+    with pytest.raises(ValueError, match=words):
         await posted(bomb(), max_pixels=limit)
+
+
+def large(kind: str, width: int, height: int) -> bytes:
+    """A grey picture of that size and of few bytes, as a camera of many megapixels makes it."""
+    return written(Image.new("L", (width, height), 99), kind)
+
+
+@pytest.mark.parametrize("width", [12_000, 20_000])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+async def test_our_own_bound_decides_on_large_photographs(kind: str, width: int) -> None:
+    """108 and 200 megapixels are sent, turned, converted and scaled, whatever Pillow would say, and with no warning."""
+    data = large(kind, width, 10_000)
+    assert opened(await sent(data, max_pixels=300 * 250)).size[1] < 400
+    if kind in ("JPEG", "PNG"):
+        (uri,) = await posted(data)
+        assert base64.b64decode(uri.partition(",")[2]) == data
+
+
+@pytest.mark.parametrize("width", [12_000, 20_000])
+async def test_what_pillow_itself_refuses_is_told_in_our_words(width: int) -> None:
+    """Pillow's reader of TIFF keeps its bound, as an error or, where warnings are errors, as a warning."""
+    data = large("TIFF", width, 10_000)
+    words = rf"^image .*; it has {width} x 10000 pixels, more than Pillow decodes of a TIFF; send it as PNG or JPEG$"
+    with pytest.raises(ValueError, match=words):
+        await posted(data)
+
+
+async def test_users_bound_of_pillow_holds_for_users_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program sets in Pillow counts for `to_pil`, which is Pillow's, and not for what is sent."""
+    data = written(drawing(size=(60, 40)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert await posted(data)
+    with pytest.raises(Image.DecompressionBombError):
+        Picture(data).to_pil()
 
 
 @pytest.mark.parametrize("data", [b"RIFF\x1c\x00\x00\x00WEBPVP8 " + bytes(24), b"\xff\xd8\xff\xd9"])
@@ -789,7 +827,7 @@ async def test_picture_that_takes_too_much_memory_is_refused(*, as_image: bool) 
     data = flat_webp(10_000, 8000)
     assert len(data) < 100
     source = opened(data) if as_image else data
-    with pytest.raises(ValueError, match=r"decoding it would take 1220 MiB of memory, more than 1024$"):
+    with pytest.raises(ValueError, match=r"10000 x 8000 .* decoding it would take 1220 MiB of memory, more than 1024;"):
         await posted(source, max_pixels=100)
 
 
