@@ -157,7 +157,17 @@ class Arrival:
         if status in (429, 408) or status >= 500:  # noqa: PLR2004 - statuses that pass
             raise errors.TransportError(f"the result host answered {status} for {shown(self.url)}")
         if status in (403, 404) and self._is_new(response):
-            raise NotThereYetError(f"{shown(self.url)} answered {status}, seconds after its task ended", url=self.url)
+            raise NotThereYetError(
+                f"{shown(self.url)} answered {status}, seconds after its task ended: fetch it again in a minute, as the"
+                " task is done and paid for",
+                url=self.url,
+            )
+        if status in (403, 404) and self.ended_at is None:
+            raise errors.OutputError(
+                f"{shown(self.url)} answered {status}; {_DEAD}, and may not work in the first seconds: fetch it again,"
+                " or fetch info.images[0] instead of its URL, which waits for that",
+                url=self.url,
+            )
         if status != 200:  # noqa: PLR2004 - OK
             raise errors.OutputError(f"{shown(self.url)} answered {status}; {_DEAD}", url=self.url)
 

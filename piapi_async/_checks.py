@@ -1,6 +1,7 @@
 """attrs validators whose message names the field, the value and what is allowed."""
 
 import math
+import os
 import reprlib
 import sys
 import warnings
@@ -180,6 +181,8 @@ def http_url(_instance: object, attribute: "attrs.Attribute[Any]", value: object
 
 def is_http_url(value: str) -> bool:
     """Whether a string is an absolute http or https URL with a host and without blanks."""
+    if value[:5].lower() not in ("http:", "https"):
+        return False  # `urlsplit` remembers what it was given, a data URI of megabytes too
     try:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port
@@ -243,6 +246,21 @@ def _array(value: Any, *, name: str) -> None:
         allowed = "an array of uint8 with the shape (height, width), or (height, width, 1, 3 or 4)"
         kind = ValueError if value.dtype == "uint8" else TypeError
         raise refuse(kind, name=name, allowed=allowed, value=value)
+
+
+def path(value: object, *, name: str) -> Path:
+    """A place on disk.
+
+    Raises:
+        TypeError: It is neither a string nor a path.
+        ValueError: No disk can have it, as it holds a NUL.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise refuse(TypeError, name=name, allowed="a path, as a string or a pathlib.Path", value=value)
+    made = Path(value)
+    if "\0" in str(made):
+        raise refuse(ValueError, name=name, allowed="a path without NUL", value=value)
+    return made
 
 
 def key(value: object) -> None:

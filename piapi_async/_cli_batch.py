@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, get_args
@@ -15,6 +15,7 @@ import attrs
 import click
 from rich.console import Console
 
+from piapi_async import _arguments, _sources
 from piapi_async import _cli_options as options
 from piapi_async import _cli_types as types
 from piapi_async._arguments import LocalImages
@@ -31,6 +32,7 @@ from piapi_async.batch import Batch
 from piapi_async.errors import LedgerError, SpendLimitError
 from piapi_async.ledger import JobState, SQLiteLedger
 from piapi_async.prices import POINTS_PER_USD, PRICES
+from piapi_async.session import Session
 from piapi_async.task import Submittable, WebhookConfig
 
 SHOWN = 20
@@ -40,6 +42,8 @@ _BEGUN = (JobState.SUBMITTING, JobState.IN_DOUBT, JobState.SUBMITTED)
 
 FRESH = 2.0
 """Seconds between two looks into the ledger for the display."""
+
+Check = Callable[[Submittable], None]
 
 _CONTINUES = "it continues from here, and pays for nothing twice"
 _FACTS = (
@@ -107,7 +111,9 @@ class Plan:
     help="What remembers the jobs.  [default: ledger.db in DIR]",
 )
 @click.option("--format", type=click.Choice(["jsonl", "csv"]), help="What JOBS is.  [default: by its ending]")
-@click.option("--dry-run", is_flag=True, help="Look at every line, say what it would cost, and send nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Look at every line and picture, say what it would cost, and send nothing."
+)
 @click.option(
     "--max-in-flight", type=click.IntRange(1), default=8, show_default=True, help="How many jobs to work on at once."
 )
@@ -168,8 +174,6 @@ def batch(
         survey = look_through(file)
         if survey.mistakes:
             return _refuse(survey)
-        if dry_run:
-            return _say_price(survey, is_json=is_json)
         told = None if webhook is None else WebhookConfig(webhook)
         plan = Plan(
             jobs=file,
@@ -188,7 +192,7 @@ def batch(
             },
             report=report,
         )
-        return _carry_out(plan, setting=setting, is_json=is_json)
+        return _rehearse(plan, is_json=is_json) if dry_run else _carry_out(plan, setting=setting, is_json=is_json)
 
 
 # The file, looked through before anything else.
@@ -216,13 +220,19 @@ def _seekable(given: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def look_through(jobs: JobsFile) -> Survey:
-    """Read the whole file, and sum up."""
+def look_through(jobs: JobsFile, *, check: Check | None = None) -> Survey:
+    """Read the whole file, and sum up.
+
+    Args:
+        jobs: The file.
+
+        check: Called with each request; a `TypeError`, `ValueError` or `OSError` makes a mistake of its line.
+    """
     found = points = hidden = 0
     mistakes: list[MistakeError] = []
     keys: dict[str, int] = {}
     for item in jobs.read():
-        problem = item if isinstance(item, MistakeError) else _known(item, keys=keys, name=jobs.name)
+        problem = item if isinstance(item, MistakeError) else _wrong(item, keys=keys, jobs=jobs, check=check)
         if isinstance(item, Order) and problem is None:
             found += 1
             points += PRICES.points(item.request) or 0
@@ -235,13 +245,16 @@ def look_through(jobs: JobsFile) -> Survey:
     return Survey(jobs=found, points=points, mistakes=tuple(mistakes), hidden=hidden)
 
 
-def _known(order: Order, *, keys: dict[str, int], name: str) -> MistakeError | None:
-    if order.key is None:
-        return None
-    first = keys.setdefault(order.key, order.number)
-    if first == order.number:
-        return None
-    return MistakeError(name, order.number, f"key {order.key!r} is that of line {first} already")
+def _wrong(order: Order, *, keys: dict[str, int], jobs: JobsFile, check: Check | None) -> MistakeError | None:
+    first = order.number if order.key is None else keys.setdefault(order.key, order.number)
+    if first != order.number:
+        return MistakeError(jobs.name, order.number, f"key {order.key!r} is that of line {first} already")
+    try:
+        if check is not None:
+            check(order.request)
+    except (TypeError, ValueError, OSError) as error:
+        return jobs.mistake(order.number, error)
+    return None
 
 
 def _refuse(survey: Survey) -> int:
@@ -250,6 +263,19 @@ def _refuse(survey: Survey) -> int:
     if survey.hidden:
         click.echo(f"error: and {survey.hidden:,} more", err=True)
     return MISUSED
+
+
+def _rehearse(plan: Plan, *, is_json: bool) -> int:
+    """Look at everything that the batch would look at before it sends anything, its pictures included."""
+    Batch(Session("no-key", **plan.session), ledger=plan.ledger, **plan.batch)  # for what these refuse
+    rules = _arguments.rules(max_bytes=_sources.IMAGE_MAX, max_pixels=plan.session["max_pixels"])
+    with asyncio.Runner() as runner:
+
+        def encode(request: Submittable) -> None:
+            runner.run(_sources.encode_submit(request, webhook=None, rules=rules, upload=None))
+
+        survey = look_through(plan.jobs, check=encode)
+    return _refuse(survey) if survey.mistakes else _say_price(survey, is_json=is_json)
 
 
 def _say_price(survey: Survey, *, is_json: bool) -> int:

@@ -140,7 +140,7 @@ class JobsFile:
         lines = Lines(self.file)
         for number, given in (_csv if self.format == "csv" else _json)(lines):
             if isinstance(given, Exception):
-                yield self._mistake(number, given)
+                yield self.mistake(number, given)
             else:
                 yield from self._from(number, given)
 
@@ -152,9 +152,10 @@ class JobsFile:
                 made = self._request(kind, {**fields, **picture})
                 yield Order(number=number, key=key, request=made)
         except (TypeError, ValueError, OSError, click.BadParameter) as error:
-            yield self._mistake(number, error)
+            yield self.mistake(number, error)
 
-    def _mistake(self, number: int, error: Exception) -> MistakeError:
+    def mistake(self, number: int, error: Exception) -> MistakeError:
+        """What is wrong with a line, for people."""
         words = error.message if isinstance(error, click.BadParameter) else spoken(error)
         return MistakeError(self.name, number, words)
 

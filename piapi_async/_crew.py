@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import attrs
 
-from piapi_async import errors
+from piapi_async import _disk, errors
 from piapi_async._brake import Brake
 from piapi_async._clock import Clock
 from piapi_async._intake import Intake
@@ -107,7 +107,7 @@ class Crew:
     async def _begin(self) -> None:
         """Make the place for pictures, take over what other runs left, and let what was paid for come first."""
         if self.jobs.save_to is not None:
-            await asyncio.to_thread(self.jobs.save_to.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(_disk.make_directory, self.jobs.save_to)
         ledger = self.jobs.ledger
         if ledger is None:
             return

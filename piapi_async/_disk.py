@@ -114,11 +114,25 @@ def _taken(path: Path) -> FileExistsError:
 
 def write(path: Path, data: bytes, *, overwrite: bool) -> None:
     """Write a file whole or not at all; its directory is made if missing. The errors are those of `publish`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with naming(path), temporary(path.parent) as (part, file):
         file.write(data)
         file.close()
         publish(part, path, overwrite=overwrite)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those that it is in, if they are missing.
+
+    Raises:
+        NotADirectoryError: It is a file, or in one.
+        OSError: The disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((one for one in (path, *path.parents) if one.exists()), path)
+        raise NotADirectoryError(f"{str(path)!r} must be a directory, but {str(file)!r} is a file") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DECODED_MAX = 2**30
-"""The most memory that decoding one picture may take, in bytes: a JPEG of 200 megapixels, a WebP of 67."""
+"""The most memory that decoding one picture may take, in bytes: a PNG or JPEG of 268 megapixels, a WebP of 67."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -66,17 +66,16 @@ def fit(data: bytes, *, media_type: str | None, may_stay: bool, max_pixels: int 
         ValueError: Pillow cannot read it, or decoding it would take too much memory.
     """
     _pillow.load()
-    from PIL import Image  # noqa: PLC0415 - optional, and slow
-
-    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         image = _pillow.open_lazily(data, media_type=media_type)
         is_right = may_stay and _orientation(image) == 1 and not _is_larger(image, max_pixels)
     except Exception as error:
-        if may_stay and max_pixels is None and not isinstance(error, bombs):
+        if may_stay and max_pixels is None:
             return data  # it is whole, and nothing was asked for: what to make of it is for the service to say
         raise _unreadable(error) from error
     if is_right:
+        # Whoever receives it has to decode it, at four bytes a pixel or more.
+        _pillow.refuse_large(image.size, needed=4 * image.width * image.height, at_most=DECODED_MAX)
         return data
     with _reading():
         return _encoded(image, is_lossy=_is_lossy(image, data), max_pixels=max_pixels)
@@ -94,7 +93,7 @@ def encode(picture: Any, *, max_pixels: int | None) -> bytes:
     with _reading():
         if isinstance(picture, Image.Image):
             with _lock:
-                _pillow.refuse_costly(picture.format, picture.width * picture.height, at_most=DECODED_MAX)
+                _pillow.refuse_costly(picture, at_most=DECODED_MAX)
                 picture = picture.copy()
         else:
             picture = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
@@ -137,17 +136,30 @@ def _is_lossy(image: "Image", data: bytes) -> bool:
 
 
 def _encoded(image: "Image", *, is_lossy: bool, max_pixels: int | None) -> bytes:
-    from PIL.Image import Resampling, Transpose  # noqa: PLC0415 - optional, and slow
+    from PIL.Image import (  # noqa: PLC0415 - optional, and slow
+        DecompressionBombError,
+        DecompressionBombWarning,
+        Resampling,
+        Transpose,
+    )
 
-    all_pixels = image.width * image.height if image.info.get("progressive") else 0
-    size, kind = None, image.format
+    size, full = None, image.size
     if max_pixels is not None and _is_larger(image, max_pixels):
         is_lying = _orientation(image) in _LYING
         size = _smaller((image.height, image.width) if is_lying else image.size, max_pixels)
         wide, high = reversed(size) if is_lying else size
         image.draft(None, (2 * wide, 2 * high))  # a JPEG is decoded at twice the detail that is kept, not at all it has
-    _pillow.refuse_costly(kind, image.width * image.height, all_pixels=all_pixels, at_most=DECODED_MAX)
-    image.load()
+    _pillow.refuse_costly(image, full=full, at_most=DECODED_MAX)
+    try:
+        image.load()
+    except (
+        DecompressionBombError,
+        DecompressionBombWarning,
+    ) as error:  # Pillow's reader of TIFF has a bound of its own
+        wide, high = full
+        raise _pillow.CostlyError(
+            f"it has {wide} x {high} pixels, more than Pillow decodes of a {image.format}; send it as PNG or JPEG"
+        ) from error
     turn = _TURNS.get(_orientation(image))
     plain = _plain(image)
     profile = image.info.get("icc_profile") if plain.mode.startswith(image.mode[:3]) else None

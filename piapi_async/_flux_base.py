@@ -17,16 +17,23 @@ SIDE = _checks.optional(_checks.number(at_least=1, integer=True))
 MARGIN = _checks.number(at_least=0, integer=True)
 STEPS = _checks.optional(_checks.number(at_least=1, integer=True))
 OPTIONAL_TEXT = _checks.optional(_checks.instance_of(str, allowed="a string"))
-A_LORA = _checks.instance_of(LoRA, allowed="a LoRA")
+
+
+def a_lora(_instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """A LoRA; its name alone is not one."""
+    if not isinstance(value, LoRA):
+        example = _checks.short(value) if isinstance(value, str) else "'anime'"
+        raise _checks.refuse(TypeError, name=attribute.name, allowed=f"a LoRA, as in LoRA({example})", value=value)
 
 
 def runs(instance: "FluxRequest", _attribute: "attrs.Attribute[str]", value: object) -> None:
     """A model that runs the task type."""
     allowed = MODELS[instance.task_type]
-    if value not in allowed:
-        names = " or ".join(map(repr, allowed))
-        kind = ValueError if isinstance(value, str) else TypeError
-        raise kind(f"model must be {names} for task type {instance.task_type!r}, got {value!r}")
+    if not (isinstance(value, str) and value in allowed):
+        names = f"{' or '.join(map(repr, allowed))} for task type {instance.task_type!r}"
+        raise _checks.refuse(
+            ValueError if isinstance(value, str) else TypeError, name="model", allowed=names, value=value
+        )
 
 
 def _only_schnell_makes_several(instance: Any, _attribute: object, value: int | None) -> None:

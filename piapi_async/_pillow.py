@@ -2,7 +2,9 @@
 
 import importlib.util
 import io
+import struct
 import threading
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, BinaryIO
 
 from piapi_async import _structure, errors
@@ -95,7 +97,7 @@ def decoding_bytes(kind: str | None, pixels: int, *, all_pixels: int = 0) -> int
 
 
 def open_lazily(data: bytes, *, media_type: str | None) -> "Image.Image":
-    """A picture as a Pillow image, its pixels not read yet.
+    """A picture as a Pillow image, its pixels not read yet, and however many there are: see `refuse_costly`.
 
     Args:
         data: The picture.
@@ -106,32 +108,84 @@ def open_lazily(data: bytes, *, media_type: str | None) -> "Image.Image":
         Exception: Pillow cannot read it, in any of the ways that Pillow has of saying so.
     """
     load()
-    from PIL import Image  # noqa: PLC0415 - optional
+    return _open(data, media_type=media_type, by=identified)
 
+
+def _open(data: bytes, *, media_type: str | None, by: "Callable[[BinaryIO], Image.Image]") -> "Image.Image":
     if media_type == HEIC:
         load_heif()
     try:
-        return Image.open(io.BytesIO(data))
+        return by(io.BytesIO(data))
     except ValueError:
         if media_type != "image/png":
             raise
         # Pillow refuses texts that become large, such as the workflow that ComfyUI writes into its pictures.
-        return Image.open(io.BytesIO(_structure.without_texts(data)))
+        return by(io.BytesIO(_structure.without_texts(data)))
 
 
-def refuse_costly(kind: str | None, pixels: int, *, all_pixels: int = 0, at_most: int) -> None:
-    """Refuse a picture that takes too much memory; the arguments are those of `decoding_bytes`.
+def identified(file: BinaryIO, *, formats: Collection[str] = ()) -> "Image.Image":
+    """`Image.open` without its bound on pixels, so that ours decides.
+
+    Pillow's own, `Image.MAX_IMAGE_PIXELS`, belongs to the program and counts for all of its threads; and its warning
+    beyond that can only be kept away for all threads, too.
+
+    Args:
+        file: The picture, at its beginning.
+
+        formats: Pillow's names of the formats that it may have; all by default.
+
+    Raises:
+        Exception: As `Image.open`.
+    """
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - optional
+
+    start = file.read(16)
+    for kind in formats or Image.ID:
+        factory, accept = Image.OPEN[kind]
+        found = accept is None or accept(start)
+        if found and not isinstance(found, str):  # a text says what Pillow lacks for this format
+            file.seek(0)
+            try:
+                return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # not of this format after all, which is how Pillow's readers say it
+    raise UnidentifiedImageError("its format is not known, or its header is broken")
+
+
+def refuse_costly(image: "Image.Image", *, full: tuple[int, int] | None = None, at_most: int) -> None:
+    """Refuse a picture that takes too much memory to decode.
+
+    Args:
+        image: The picture, not decoded yet.
+
+        full: Width and height as the file has it, where `Image.draft` chose to decode less of it.
+
+        at_most: How many bytes it may take.
+
+    Raises:
+        CostlyError: It takes more.
+    """
+    width, height = full or image.size
+    all_pixels = width * height if image.info.get("progressive") else 0
+    needed = decoding_bytes(image.format, image.width * image.height, all_pixels=all_pixels)
+    refuse_large((width, height), needed=needed, at_most=at_most)
+
+
+def refuse_large(size: tuple[int, int], *, needed: int, at_most: int) -> None:
+    """Refuse a picture of that size, if decoding it needs more bytes of memory than it may.
 
     Raises:
         CostlyError: It does.
     """
-    needed = decoding_bytes(kind, pixels, all_pixels=all_pixels)
     if needed > at_most:
-        raise CostlyError(f"decoding it would take {needed >> 20} MiB of memory, more than {at_most >> 20}")
+        raise CostlyError(
+            f"it has {size[0]} x {size[1]} pixels, and decoding it would take {needed >> 20} MiB of memory, more than"
+            f" {at_most >> 20}; make it smaller first"
+        )
 
 
 def open_picture(data: bytes, *, media_type: str | None, what: str) -> "Image.Image":
-    """A picture as a Pillow image, with its pixels read.
+    """A picture as a Pillow image, with its pixels read, if it has no more of them than Pillow is set to take.
 
     Args:
         data: The picture.
@@ -145,7 +199,10 @@ def open_picture(data: bytes, *, media_type: str | None, what: str) -> "Image.Im
         OSError: Pillow cannot read it.
     """
     need(what)
-    image = open_lazily(data, media_type=media_type)
+    load()
+    from PIL import Image  # noqa: PLC0415 - optional
+
+    image = _open(data, media_type=media_type, by=Image.open)
     image.load()
     return image
 
@@ -168,7 +225,7 @@ def verify(file: BinaryIO, *, media_type: str, at_most: int) -> None:
     """
     try:
         load()
-        from PIL import Image, features  # noqa: PLC0415 - optional
+        from PIL import features  # noqa: PLC0415 - optional
     except ImportError:
         return
     kind, library = _FORMATS[media_type], _LIBRARIES.get(media_type)
@@ -178,7 +235,7 @@ def verify(file: BinaryIO, *, media_type: str, at_most: int) -> None:
         return
     file.seek(0)
     try:
-        image = Image.open(file, formats=[kind])
+        image = identified(file, formats=[kind])
     except Exception as error:  # Pillow's decoders raise all kinds of errors at what is broken
         if media_type in _structure.KINDS:
             return  # it has been found whole: what Pillow stumbles over is a note beside the pixels

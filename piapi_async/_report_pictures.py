@@ -149,8 +149,9 @@ def shrinker() -> Callable[[Path | str], str] | None:
         data = _media.decode_data_uri(str(source)) if _is_inline(source) else Path(source).read_bytes()
         media_type = _media.sniff(data[: _media.SNIFF_BYTES])
         with _pillow.open_lazily(data, media_type=media_type) as image:
+            full = image.size
             image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG with no more detail than is shown
-            _pillow.refuse_costly(image.format, image.width * image.height, at_most=DECODED_MAX)
+            _pillow.refuse_costly(image, full=full, at_most=DECODED_MAX)
             image.thumbnail((SIDE, SIDE))
             small = ImageOps.exif_transpose(image)
         if small.has_transparency_data:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,6 +76,40 @@ async def encode_submit(
         TypeError: The input holds something that is neither JSON nor a picture.
         ValueError: A local picture is too large or no picture.
     """
+    with Forgetting():
+        try:
+            return await _encoded(request, webhook=webhook, rules=rules, upload=upload)
+        finally:
+            del request
+
+
+@attrs.define(eq=False)
+class Forgetting:
+    """Let no refusal that leaves the block keep a picture alive: neither it nor its causes keep their frames.
+
+    Emptying the frames would not do, as each keeps its function, and with that what a closure holds.
+    """
+
+    _outer: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self._outer = sys.exception()  # what the caller deals with becomes a context of the refusal, and is not ours
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, TypeError | ValueError | OSError | errors.PiAPIError):
+            seen: set[BaseException | None] = {None, self._outer}
+            todo: list[BaseException | None] = [error]
+            while todo:
+                one = todo.pop()
+                if one is not None and one not in seen:
+                    seen.add(one)
+                    one.__traceback__ = None
+                    todo += [one.__cause__, one.__context__]
+
+
+async def _encoded(
+    request: Submittable, *, webhook: WebhookConfig | None, rules: Rules, upload: Upload | None
+) -> Content:
     given = request.input
 
     def inline() -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from weakref import WeakValueDictionary
@@ -45,8 +46,12 @@ class Uploads:
 
     async def put(self, source: Any, *, filename: str | None) -> str:
         """Upload a file, and give its link; the arguments and errors are those of `Session.upload`."""
-        data = await _sources.off_loop(lambda: self._file(source, filename=filename))
-        return await self.link(data, name=filename)
+        with _sources.Forgetting():
+            read = partial(self._file, source, filename=filename)
+            try:
+                return await self.link(await _sources.off_loop(read), name=filename)
+            finally:
+                del source, read
 
     async def link(self, data: bytes, *, name: str | None = None) -> str:
         """The link to a file of this content, which is uploaded unless that was done lately.

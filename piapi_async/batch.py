@@ -143,7 +143,7 @@ class Batch:
             ledger=self._ledger,
             owner=self._owner,
             budget=Budget(prices=session.prices, limit=_arguments.points(max_spend_usd)),
-            save_to=None if save_to is None else Path(save_to),
+            save_to=None if save_to is None else _checks.path(save_to, name="save_to"),
             name=name,
             sidecar=sidecar,
             webhook=webhook,

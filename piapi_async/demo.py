@@ -10,13 +10,13 @@ from importlib import resources
 from pathlib import Path
 
 import attrs
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from piapi_async import _sheet
+from piapi_async import _fitting, _media, _pillow, _sheet
 from piapi_async._cli_screen import Board, short_model
 from piapi_async.emulator import Emulator, LogNormal
 from piapi_async.flux import DEV, DEV_ADVANCED, ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA
@@ -168,12 +168,18 @@ def prepared(data: bytes, *, name: str) -> bytes:
         ValueError: It is no picture.
     """
     try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        image = _pillow.open_lazily(data, media_type=_media.sniff(data[: _media.SNIFF_BYTES]))
+        full = image.size
+        image.draft("RGB", (2 * PHOTO_SIDE, 2 * PHOTO_SIDE))  # a JPEG with no more detail than is kept
+        _pillow.refuse_costly(image, full=full, at_most=_fitting.DECODED_MAX)
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    except _pillow.CostlyError as error:
+        raise ValueError(f"PHOTO {name!r} is too large; {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"PHOTO must be a picture that Pillow can read, {name!r} is not") from error
-    image.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    upright.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=95)
+    upright.save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 

@@ -191,7 +191,7 @@ class Downloads:
 
     def _make(self, directories: AbstractSet[Path], now: float) -> None:
         for directory in directories:
-            directory.mkdir(parents=True, exist_ok=True)
+            _disk.make_directory(directory)
         for directory in directories - self._swept:  # once a session: a directory may hold a hundred thousand pictures
             self._swept.add(directory)
             _disk.sweep(directory, now=now)

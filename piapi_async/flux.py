@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from piapi_async import _checks
-from piapi_async._flux_base import A_LORA, BATCH_SIZE, MARGIN, PIXELS_MAX, SIDE, STEPS, FromText, Guided, Reworked, runs
+from piapi_async._flux_base import BATCH_SIZE, MARGIN, PIXELS_MAX, SIDE, STEPS, FromText, Guided, Reworked, a_lora, runs
 from piapi_async._flux_parts import (
     CONTROL_TYPES,
     DEV,
@@ -108,7 +108,7 @@ class Img2ImgLora(Guided):
     task_type = "img2img-lora"
 
     image: ImageSource = attrs.field(converter=taken, validator=_checks.image_source, eq=_checks.comparable)
-    lora: LoRA = attrs.field(validator=A_LORA)
+    lora: LoRA = attrs.field(validator=a_lora)
     steps: int | None = attrs.field(default=None, validator=STEPS)
     model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
 
@@ -143,14 +143,16 @@ class ControlNetLora(Guided):
 
     task_type = "controlnet-lora"
 
-    control_net: ControlNet = attrs.field(validator=_checks.instance_of(ControlNet, allowed="a ControlNet"))
+    control_net: ControlNet = attrs.field(
+        validator=_checks.instance_of(ControlNet, allowed="a ControlNet, as in ControlNet('canny', image=...)")
+    )
     image: ImageSource | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(taken),
         validator=_checks.optional(_checks.image_source),
         eq=_checks.comparable,
     )
-    lora: LoRA | None = attrs.field(default=None, validator=_checks.optional(A_LORA))
+    lora: LoRA | None = attrs.field(default=None, validator=_checks.optional(a_lora))
     steps: int | None = attrs.field(default=None, validator=STEPS)
     model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
 
@@ -217,7 +219,7 @@ class Txt2ImgLora(FromText):
 
     task_type = "txt2img-lora"
 
-    lora: LoRA = attrs.field(validator=A_LORA)
+    lora: LoRA = attrs.field(validator=a_lora)
     steps: int | None = attrs.field(default=None, validator=STEPS)
     model: str = attrs.field(default=DEV_ADVANCED, validator=runs)
 

@@ -81,9 +81,11 @@ class Picture:
         Raises:
             FileExistsError: The file exists and may not be replaced.
             OSError: The disk refuses.
+            TypeError: `path` is not a path.
         """
-        _disk.write(Path(path), self.data, overwrite=overwrite)
-        return Path(path)
+        path = _checks.path(path, name="path")
+        _disk.write(path, self.data, overwrite=overwrite)
+        return path
 
     def to_pil(self) -> "PillowImage.Image":
         """The picture as a Pillow image, decoded.

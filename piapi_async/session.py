@@ -193,9 +193,13 @@ class Session:
         async with self._api.slot() as slot:
             with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
                 async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
-                    body = await _sources.encode_submit(
-                        request, webhook=webhook, rules=self._rules, upload=self._linked
-                    )
+                    try:
+                        body = await _sources.encode_submit(
+                            request, webhook=webhook, rules=self._rules, upload=self._linked
+                        )
+                    except BaseException:
+                        del request  # the error's traceback keeps this frame
+                        raise
                     one = Submission(request=request, secret=secret, reservation=money, journal=journal, slot=slot)
                     try:
                         with self._own_tasks.submitting(request):
@@ -231,7 +235,10 @@ class Session:
             ValueError: `timeout` is negative, or a local picture as for `submit`.
         """
         wait_limit(timeout, polling=self._polling)  # refused before the task is paid for
-        handle = await self.submit(request, webhook=webhook, journal=journal)
+        try:
+            handle = await self.submit(request, webhook=webhook, journal=journal)
+        finally:
+            del request  # neither the wait nor the traceback of an error needs its pictures
         return await handle.wait(timeout=timeout)
 
     def task(self, task_id: str) -> TaskHandle:
@@ -296,7 +303,10 @@ class Session:
             ValueError: It is a link already, too large (10 MiB), or no picture; or the name is not allowed.
         """
         async with self._transport.in_memory(large=True):
-            return await self._uploads.put(source, filename=filename)
+            try:
+                return await self._uploads.put(source, filename=filename)
+            finally:
+                del source  # the traceback of an error keeps this frame
 
     async def history(self, *, start: float, end: float, model: str | None = "flux") -> AsyncIterator[str]:
         """The ids of the account's past tasks, each once; the arguments and errors are those of `past_tasks`."""
@@ -505,11 +515,11 @@ class Session:
             OSError: The disk refuses.
             OutputError: What came is no picture, broken, too large, or gone: results live three days.
             TransportError: The result host could not be reached, or broke off, after all retries.
-            TypeError: `image` is neither a picture nor a text.
+            TypeError: `image` is neither a picture nor a text, or `to` is not a path.
         """
         from piapi_async import files  # noqa: PLC0415 - see `_downloads`
 
-        image, path = files.image_of(image, name="image"), Path(to)
+        image, path = files.image_of(image, name="image"), _checks.path(to, name="to")
         into = files.is_directory(to)
         path = path / files.name_of(image) if into else path
         return (await self._downloads.to_file(image, path, overwrite=overwrite, suffix=into)).path
@@ -561,8 +571,10 @@ class Session:
 
         Raises:
             NoOutputError: The task has no pictures.
-            TypeError: `info` is not a task's, but its handle, say, or one of its pictures; nothing was fetched.
+            TypeError: `info` is not a task's, but its handle, say, or one of its pictures, or `directory` is not a
+                path; nothing was fetched.
             FileExistsError: A file is there, and `name` is without `{task_id}`.
+            NotADirectoryError: `directory` is a file, or in one; nothing was fetched.
             ValueError: `name` names something else, or leads out of the directory; nothing was fetched.
             OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
                 the `saved` of those that are a `PiAPIError`, tell what was saved all the same.
@@ -572,12 +584,12 @@ class Session:
         if not isinstance(info, TaskInfo):
             allowed = "a TaskInfo, such as `await handle` gives; session.download(image, to) is for one picture"
             raise _checks.refuse(TypeError, name="info", allowed=allowed, value=info)
-        naming = parse_name(name)
+        into, naming = _checks.path(directory, name="directory"), parse_name(name)
         if request is not None:
             _arguments.submit(request, webhook=None)
         if not info.images:
             raise errors.NoOutputError(f"task {info.task_id} is {info.status} and has no pictures", info=info)
-        return await self._downloads.of_task(info, Path(directory), naming=naming, sidecar=sidecar, request=request)
+        return await self._downloads.of_task(info, into, naming=naming, sidecar=sidecar, request=request)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; a second call does nothing. Tasks in flight continue.

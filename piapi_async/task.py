@@ -154,7 +154,9 @@ class Image:
             be everywhere yet, and is waited for.
     """
 
-    url: str = attrs.field(repr=_checks.short)
+    url: str = attrs.field(
+        repr=_checks.short, validator=_checks.instance_of(str, allowed="an http(s) URL or a data URI")
+    )
     ended_at: datetime | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
     @property

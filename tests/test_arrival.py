@@ -531,7 +531,9 @@ async def test_our_clock_tells_where_the_host_does_not() -> None:
 async def test_picture_that_never_appears_is_an_output_error() -> None:
     """A link that goes on being refused is given up by the retry policy, with the error of any dead link."""
     async with RawServer(dated(404, after=1)) as server, Session("k", base_url=server.url) as session:
-        with pytest.raises(OutputError, match="answered 404, seconds after its task ended") as caught:
+        with pytest.raises(
+            OutputError, match="answered 404, seconds after its task ended: fetch it again in a minute"
+        ) as caught:
             await session.fetch(image_of(server))
         assert type(caught.value) is OutputError
         assert caught.value.url == f"{server.url}/a.png"

@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import numpy as np
@@ -257,3 +258,11 @@ def test_counts_may_be_numpy_scalars() -> None:
         _checks.count("limit", np.int64(-3))
     with pytest.raises(TypeError, match=r"^limit must be a whole number"):
         _checks.count("limit", np.float64(3))
+
+
+def test_a_data_uri_is_not_remembered() -> None:
+    """Seeing that a data URI is not a link leaves nothing of it in the cache of `urlsplit`, which may hold hundreds."""
+    urlsplit.cache_clear()  # type: ignore[attr-defined]
+    assert not _checks.is_http_url("data:image/png;base64,AAAA")
+    assert _checks.is_http_url("HTTPS://example.com/a.png")
+    assert urlsplit.cache_info().currsize == 1  # type: ignore[attr-defined]

@@ -183,6 +183,29 @@ class TestBatch:
         assert not ground.emulator.tasks
         assert not Path("out").exists()
 
+    def test_dry_run_makes_the_checks_of_the_real_run(self, ground: Ground) -> None:
+        """A picture that the batch would refuse is a mistake of its line, and so is an option; nothing is made."""
+        cat = Path(CAT).read_bytes()
+        Path("half.jpg").write_bytes(cat[: len(cat) // 2])
+        Path("whole.jpg").write_bytes(cat)
+        lines = [{"prompt": "a", "image": name} for name in ("whole.jpg", "half.jpg", "whole.jpg", "half.jpg")]
+        Path("jobs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        result = ground("batch", "jobs.jsonl", "--dry-run", "--out", "out")
+        assert (result.exit_code, result.stdout) == (2, "")
+        told = result.stderr.splitlines()
+        assert [line.partition(" must be ")[0] for line in told] == [
+            "error: jobs.jsonl:2: image 'half.jpg'",
+            "error: jobs.jsonl:4: image 'half.jpg'",
+        ]
+        assert all("must be a whole picture" in line for line in told)
+        for options in (["--webhook", "nonsense"], ["--name", "{date}"], ["--max-pixels", "0"]):
+            real = ground("batch", bears(1), "--out", "real", *options)
+            result = ground("batch", bears(1), "--dry-run", "--out", "out", *options)
+            assert (result.exit_code, result.stderr) == (2, real.stderr)
+        assert ground("batch", bears(1), "--dry-run", "--out", "out").exit_code == 0
+        assert not Path("out").exists()
+        assert not ground.emulator.tasks
+
     @pytest.mark.parametrize("options", [["--dry-run"], []])
     def test_all_mistakes_are_told_before_anything_is_paid(self, ground: Ground, options: list[str]) -> None:
         """Each wrong line is named with what is allowed; the exit code is 2 and nothing was sent."""

@@ -3,7 +3,9 @@
 import asyncio
 import io
 import signal
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +183,16 @@ def test_captions_fit() -> None:
 def test_places_follow_the_photograph(size: tuple[int, int], height: int) -> None:
     """The places have the photograph's shape, within reason."""
     assert _sheet._height(Image.new("RGB", size)) == height
+
+
+def test_huge_photo_is_refused_by_its_size() -> None:
+    """A PHOTO whose decoding would take gigabytes is refused with its size; one of 200 megapixels is taken."""
+    buffer = io.BytesIO()
+    Image.new("L", (20_000, 10_000)).save(buffer, "JPEG")
+    with Image.open(io.BytesIO(demo.prepared(buffer.getvalue(), name="x"))) as small:
+        assert max(small.size) <= 1024
+    head = struct.pack(">IIBBBBB", 2**15, 2**15, 1, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    data = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    with pytest.raises(ValueError, match=r"^PHOTO 'x' is too large; it has 32768 x 32768 pixels"):
+        demo.prepared(data, name="x")

@@ -337,7 +337,11 @@ FAILURES: dict[str, tuple[Any, type[Exception], str]] = {
     "empty": (answer(b""), OutputError, "gave 0 bytes that are no picture"),
     "short": (answer(PNG[:7]), OutputError, "gave 7 bytes that are no picture"),
     "gone": (answer(status=410), OutputError, "answered 410; a result link dies after 3 days"),
-    "missing": (answer(status=404), OutputError, "answered 404; a result link dies after 3 days"),
+    "missing": (
+        answer(status=404),
+        OutputError,
+        "answered 404; a result link dies after 3 days, .*: fetch it again, or fetch info.images",
+    ),
     "forbidden": (answer(b"<Error/>", status=403), OutputError, "answered 403"),
     "partial": (answer(PNG, status=206), OutputError, "answered 206"),
     "busy": (answer(status=503), TransportError, "the result host answered 503"),

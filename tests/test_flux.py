@@ -1,5 +1,6 @@
 """The typed Flux requests: what they send, what they refuse, and how they show themselves."""
 
+import io
 import json
 import math
 import warnings
@@ -8,11 +9,23 @@ from typing import Any
 
 import attrs
 import family
+import numpy as np
 import pytest
 from hypothesis import given
 from strategies import IMG2IMG
 
-from piapi_async import ControlNet, ControlNetLora, Img2Img, Img2ImgLora, LoRA, WebhookConfig, _flux_base, _media, flux
+from piapi_async import (
+    ControlNet,
+    ControlNetLora,
+    Img2Img,
+    Img2ImgLora,
+    LoRA,
+    Txt2ImgLora,
+    WebhookConfig,
+    _flux_base,
+    _media,
+    flux,
+)
 from piapi_async._calls import encode_body
 
 URL = "https://i.ibb.co/J7ZNgSG/01.jpg"
@@ -266,16 +279,24 @@ def test_what_is_required(kind: type[Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "words"),
     [
-        (Img2ImgLora, {"lora": "mjv6"}, "TypeError: lora must be a LoRA, got 'mjv6'"),
-        (Img2ImgLora, {"lora": None}, "TypeError: lora must be a LoRA, got None"),
+        (Img2ImgLora, {"lora": "mjv6"}, "TypeError: lora must be a LoRA, as in LoRA('mjv6'), got 'mjv6'"),
+        (Img2ImgLora, {"lora": None}, "TypeError: lora must be a LoRA, as in LoRA('anime'), got None"),
         (
             Img2ImgLora,
             {"image": None},
             f"TypeError: image must be {SOURCES}, got",
         ),
-        (ControlNetLora, {"lora": "mjv6"}, "TypeError: lora must be a LoRA, got 'mjv6'"),
-        (ControlNetLora, {"control_net": "depth"}, "TypeError: control_net must be a ControlNet, got 'depth'"),
-        (ControlNetLora, {"control_net": None}, "TypeError: control_net must be a ControlNet, got None"),
+        (ControlNetLora, {"lora": "mjv6"}, "TypeError: lora must be a LoRA, as in LoRA('mjv6'), got 'mjv6'"),
+        (
+            ControlNetLora,
+            {"control_net": "depth"},
+            "TypeError: control_net must be a ControlNet, as in ControlNet('canny', image=...), got 'depth'",
+        ),
+        (
+            ControlNetLora,
+            {"control_net": None},
+            "TypeError: control_net must be a ControlNet, as in ControlNet('canny', image=...), got None",
+        ),
     ],
 )
 def test_settings_are_values_of_their_own(kind: type[Any], fields: dict[str, Any], words: str) -> None:
@@ -449,3 +470,39 @@ def test_what_is_out_of_range_is_said_in_one_sentence(kind: type[Any], fields: d
     said = str(caught.value)
     assert words in said
     assert "\n" not in said
+
+
+KINDS = [getattr(flux, name) for name in flux.__all__ if attrs.has(getattr(flux, name))]
+NEEDED: dict[str, Any] = {
+    "prompt": "p",
+    "image": "https://example.com/a.jpg",
+    "lora": LoRA("anime"),
+    "control_net": ControlNet("canny", image="https://example.com/a.jpg"),
+    "control_type": "canny",
+    "lora_type": "anime",
+    "left": 5,
+}
+WRONG = [b"x", [], {}, object(), LoRA, {1}, 1j, np.zeros(3), io.StringIO("x")]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_wrong_type_is_a_type_error_in_every_field(kind: Any) -> None:
+    """Whatever the class and the field, what has the wrong type raises `TypeError` and names the field."""
+    fields = {field.name: field for field in attrs.fields(kind)}
+    needed = {name: value for name, value in NEEDED.items() if name in fields}
+    kind(**needed)
+    for name in fields:
+        for value in WRONG:
+            if name == "image" and isinstance(value, bytes):
+                continue  # of the right type, and no picture
+            with pytest.raises(TypeError, match=f"^{name} must be .*, got "):
+                kind(**{**needed, name: value})
+
+
+def test_a_name_is_shown_as_the_lora_that_it_stands_for() -> None:
+    """A LoRA or a ControlNet that is given by its name alone is refused with what to write instead."""
+    for asked in ({"lora": "mjv6"}, {"lora": "mjv6", "image": "https://example.com/a.jpg"}):
+        with pytest.raises(TypeError, match=r"as in LoRA\('mjv6'\), got 'mjv6'$"):
+            (Img2ImgLora if "image" in asked else Txt2ImgLora)(prompt="p", **asked)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"as in ControlNet\('canny', image=...\), got 'canny'$"):
+        ControlNetLora(prompt="p", control_net="canny")  # type: ignore[arg-type]

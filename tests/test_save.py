@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import re
 import struct
 import sys
 import time
@@ -19,7 +20,19 @@ from PIL import Image as PillowImage
 from raw_server import JPEG, PNG, RawServer, Received, answer, closing, holding, in_thread, stall, strangers, task
 from strategies import DEEP
 
-from piapi_async import Image, Img2Img, Picture, RetryPolicy, Session, TaskInfo, TaskRequest, TaskStatus, events, files
+from piapi_async import (
+    Batch,
+    Image,
+    Img2Img,
+    Picture,
+    RetryPolicy,
+    Session,
+    TaskInfo,
+    TaskRequest,
+    TaskStatus,
+    events,
+    files,
+)
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import NoOutputError, OutputError, PiAPIError
 from piapi_async.testing import EventLog
@@ -440,3 +453,33 @@ async def test_what_is_not_meant_is_refused_in_one_sentence(tmp_path: Path, call
                 doing.close()
         assert len(server.received) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_no_directory_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    """`None`, a NUL, a file, or a place below one: told in a sentence of ours, and nothing is fetched."""
+    file = tmp_path / "file"
+    file.write_text("kept")
+    async with RawServer(answer(PNG)) as server, Session("k", base_url=server.url) as session:
+        info = done(f"{server.url}/a")
+        words = "must be a path, as a string or a pathlib.Path, got None"
+        for doing in (session.save(info, None), session.download(info.images[0], None)):  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=f"^(directory|to) {words}$"):
+                await doing
+        with pytest.raises(TypeError, match=f"^path {words}$"):
+            Picture(PNG).save(None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"^save_to must be a path, .* got 5$"):
+            Batch(session, save_to=5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"^directory must be a path without NUL, got 'a\\x00b'$"):
+            await session.save(info, "a\0b")
+        for place in (file, file / "below", file / "below" / "deep"):
+            words = f"^{re.escape(repr(str(place)))} must be a directory, but {re.escape(repr(str(file)))} is a file$"
+            with pytest.raises(NotADirectoryError, match=words):
+                await session.save(info, place)
+            with pytest.raises(NotADirectoryError, match=words):
+                await session.download(info.images[0], place / "a.png")
+            with pytest.raises(NotADirectoryError, match=words):
+                Picture(PNG).save(place / "a.png")
+        assert server.received == []
+    assert file.read_text() == "kept"
+    with pytest.raises(TypeError, match=r"^url must be an http\(s\) URL or a data URI, got None$"):
+        Image(None)  # type: ignore[arg-type]

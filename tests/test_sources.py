@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import itertools
 import json
@@ -9,6 +10,8 @@ import os
 import struct
 import sys
 import time
+import traceback
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -443,8 +446,46 @@ def bomb(width: int = 2**15, height: int = 2**15) -> bytes:
 @pytest.mark.parametrize("limit", [None, 100])
 async def test_decompression_bomb_is_refused(limit: int | None) -> None:
     """A picture that would take gigabytes once decoded is refused in one sentence, and not decoded."""
-    with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; .* decompression bomb"):
+    words = (
+        r"^image must be a picture that can be decoded; it has 32768 x 32768 pixels, and decoding it would take"
+        r" 4096 MiB of memory, more than 1024; make it smaller first$"
+    )
+    with pytest.raises(ValueError, match=words):
         await posted(bomb(), max_pixels=limit)
+
+
+def large(kind: str, width: int, height: int) -> bytes:
+    """A grey picture of that size and of few bytes, as a camera of many megapixels makes it."""
+    return written(Image.new("L", (width, height), 99), kind)
+
+
+@pytest.mark.parametrize("width", [12_000, 20_000])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+async def test_our_own_bound_decides_on_large_photographs(kind: str, width: int) -> None:
+    """108 and 200 megapixels are sent, turned, converted and scaled, whatever Pillow would say, and with no warning."""
+    data = large(kind, width, 10_000)
+    assert opened(await sent(data, max_pixels=300 * 250)).size[1] < 400
+    if kind in ("JPEG", "PNG"):
+        (uri,) = await posted(data)
+        assert base64.b64decode(uri.partition(",")[2]) == data
+
+
+@pytest.mark.parametrize("width", [12_000, 20_000])
+async def test_what_pillow_itself_refuses_is_told_in_our_words(width: int) -> None:
+    """Pillow's reader of TIFF keeps its bound, as an error or, where warnings are errors, as a warning."""
+    data = large("TIFF", width, 10_000)
+    words = rf"^image .*; it has {width} x 10000 pixels, more than Pillow decodes of a TIFF; send it as PNG or JPEG$"
+    with pytest.raises(ValueError, match=words):
+        await posted(data)
+
+
+async def test_users_bound_of_pillow_holds_for_users_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program sets in Pillow counts for `to_pil`, which is Pillow's, and not for what is sent."""
+    data = written(drawing(size=(60, 40)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert await posted(data)
+    with pytest.raises(Image.DecompressionBombError):
+        Picture(data).to_pil()
 
 
 @pytest.mark.parametrize("data", [b"RIFF\x1c\x00\x00\x00WEBPVP8 " + bytes(24), b"\xff\xd8\xff\xd9"])
@@ -786,7 +827,7 @@ async def test_picture_that_takes_too_much_memory_is_refused(*, as_image: bool) 
     data = flat_webp(10_000, 8000)
     assert len(data) < 100
     source = opened(data) if as_image else data
-    with pytest.raises(ValueError, match=r"decoding it would take 1220 MiB of memory, more than 1024$"):
+    with pytest.raises(ValueError, match=r"10000 x 8000 .* decoding it would take 1220 MiB of memory, more than 1024;"):
         await posted(source, max_pixels=100)
 
 
@@ -871,3 +912,104 @@ async def test_broken_jpeg_2000_is_refused() -> None:
     start = data.index(b"\xff\x4f\xff\x51") + 4
     with pytest.raises(ValueError, match=r"^image must be a picture that can be decoded; Pillow cannot read it: "):
         await posted(data[:start] + bytes(40))
+
+
+# What an error keeps.
+
+LARGE = 1_000_000
+
+
+def unfit() -> dict[str, Callable[[Path], Any]]:
+    """Pictures of megabytes that are refused, each in a way of its own; they are made when asked for."""
+
+    def noise(kind: str = "PNG", **options: Any) -> bytes:
+        return written(Image.frombytes("RGB", (600, 600), os.urandom(600 * 600 * 3)), kind, **options)
+
+    def at(path: Path, data: bytes) -> Path:
+        path.write_bytes(data)
+        return path
+
+    return {
+        "too large, bytes": lambda _: noise(),
+        "too large, path": lambda path: at(path, noise()),
+        "too large, pillow": lambda _: opened(noise()),
+        "too large, array": lambda _: np.random.default_rng(0).integers(0, 255, (600, 600, 3), np.uint8),
+        "half": lambda path: at(path, noise()[: -LARGE // 20]),
+        "broken tiff": lambda path: at(path, noise("TIFF", compression="tiff_lzw")[: -LARGE // 4]),
+        "no picture": lambda path: at(path, b"no picture" + bytes(LARGE)),
+        "broken uri": lambda _: "data:image/png;base64," + base64.b64encode(noise()).decode()[:-2],
+        "uri that is not ascii": lambda _: "data:image/png;base64," + base64.b64encode(noise()).decode() + "é",
+    }
+
+
+async def kept_by(act: Callable[[], Any]) -> int:
+    """How many bytes of memory the error of a call keeps, beside what is in use anyway."""
+    with pytest.raises((TypeError, ValueError)):  # what is imported, and cached, the first time
+        await act()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        caught: BaseException | None = None
+        try:
+            await act()
+        except (TypeError, ValueError) as error:
+            caught = error
+        await asyncio.sleep(0)  # until then the loop holds what woke this up
+        gc.collect()
+        assert caught is not None
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("case", unfit())
+@pytest.mark.parametrize("how", ["submit", "run", "upload"])
+async def test_the_error_of_a_refused_picture_does_not_keep_it(tmp_path: Path, case: str, how: str) -> None:
+    """Who keeps the error, to log it or to report it, keeps no picture."""
+    make = unfit()[case]
+    async with RawServer(task()) as server, Session("k", base_url=server.url, max_image_bytes=LARGE) as session:
+
+        async def act() -> None:
+            if how == "upload":
+                await session.upload(make(tmp_path / "a"))
+            else:
+                given = {"image": make(tmp_path / "a")}
+                waiting = getattr(session, how)(TaskRequest(model="m", task_type="t", input=given))
+                del given
+                await waiting
+
+        assert await kept_by(act) < 500_000
+        assert server.received == []
+
+
+async def test_the_error_of_an_input_that_is_no_json_keeps_no_picture(tmp_path: Path) -> None:
+    """The same where it is something else in the input that is refused."""
+    path = tmp_path / "a"
+    path.write_bytes(written(Image.frombytes("RGB", (600, 600), os.urandom(600 * 600 * 3))))
+    async with Session("k", base_url="http://127.0.0.1:9") as session:
+        request = TaskRequest(model="m", task_type="t", input={"image": path, "other": object()})
+        assert await kept_by(lambda: session.submit(request)) < 500_000
+
+
+async def test_errors_that_the_caller_deals_with_keep_their_variables() -> None:
+    """The frames of an error in whose handler a picture is refused are the caller's own, and stay as they are."""
+
+    def fail() -> None:
+        clue = "a clue"
+        raise KeyError(clue)
+
+    async def refused(session: Session) -> None:
+        try:
+            fail()
+        except KeyError:
+            await session.submit(Img2Img(prompt="p", image=written(drawing())[:-20]))
+
+    async with Session("k", base_url="http://127.0.0.1:9") as session:
+        with pytest.raises(ValueError, match="whole picture") as caught:
+            await refused(session)
+    context: BaseException | None = caught.value
+    while not isinstance(context, KeyError):
+        assert context is not None
+        context = context.__context__
+    frames = [frame for frame, _ in traceback.walk_tb(context.__traceback__)]
+    assert frames[-1].f_locals == {"clue": "a clue"}

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -65,9 +66,9 @@ def photographs() -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def posted(url: str, data: bytes) -> tuple[int, bytes]:
+def posted(url: str, data: bytes, query: str = "?artist=Hokusai") -> tuple[int, bytes]:
     """The status and the body of the answer to an upload."""
-    request = urllib.request.Request(f"{url}/restyle?artist=Hokusai", data=data, method="POST")
+    request = urllib.request.Request(f"{url}/restyle{query}", data=data, method="POST")
     request.add_header("Content-Type", "application/octet-stream")
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
@@ -95,3 +96,28 @@ def test_uploads_at_once_are_all_answered(emulator: dict[str, str], app: str, _r
         for _, body in answers[:-1]:
             with Image.open(io.BytesIO(body)) as picture:
                 picture.load()
+
+
+SPOKEN = re.compile(rb'(\{"detail":")?(Please|The|This) [a-zA-Z0-9 ,:/?=]+\.("\})?')
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_visitors_are_answered_in_plain_words(emulator: dict[str, str], app: str) -> None:
+    """A bad upload, one that is too large, no artist, a key that is refused: a status and a sentence for visitors."""
+    if app == "fastapi_app":
+        pytest.importorskip("fastapi")
+        pytest.importorskip("uvicorn")
+    photograph = next(photographs())
+    with served(app, emulator) as url:
+        answers = [
+            posted(url, photograph[:-40]),
+            posted(url, b""),
+            posted(url, photograph, query=""),
+            posted(url, photograph, query="?artist=%20"),
+            posted(url, bytes(11 * 2**20)),
+        ]
+    with served(app, {**emulator, "PIAPI_API_KEY": "wrong"}) as url:
+        answers.append(posted(url, photograph))
+    assert [status for status, _ in answers] == [400, 400, 400, 400, 413, 502]
+    for _, words in answers:
+        assert SPOKEN.fullmatch(words), words
