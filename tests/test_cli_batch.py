@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import gc
 import io
 import json
 import os
@@ -325,11 +324,6 @@ class TestTrouble:
         assert not ground.emulator.tasks
 
 
-# The third Ctrl-C ends the process, which `Ground` only notes: the connection that the system would have closed is left
-# to the garbage collector, of which sqlite3 warns since Python 3.13.
-LEAVES_A_CONNECTION = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-
-
 class TestCtrlC:
     """The first Ctrl-C ends a batch, the second lets go, the third leaves."""
 
@@ -374,7 +368,6 @@ class TestCtrlC:
 
         assert told["usd"] == asyncio.run(spent()) > 0
 
-    @LEAVES_A_CONNECTION
     def test_thrice(self, ground: Ground) -> None:
         """The third leaves without tidying up, and says that a submit may have been under way."""
         ground.faults.next("create", "stall")
@@ -383,9 +376,7 @@ class TestCtrlC:
         result = ground("batch", bears(1), "--json")
         assert (result.exit_code, ground.left, summed(result)["unfinished"]) == (130, [130], 1)
         assert result.stderr.splitlines()[-1].startswith("a submit may have been under way; ")
-        gc.collect()
 
-    @LEAVES_A_CONNECTION
     def test_thrice_in_a_moment(self, ground: Ground) -> None:
         """A third that comes before the second was heeded leaves as well."""
         ground.interrupt(after=1.0)
@@ -393,7 +384,6 @@ class TestCtrlC:
         ground.interrupt(after=2.0)
         result = ground("batch", bears(1))
         assert (result.exit_code, ground.left) == (130, [130])
-        gc.collect()
 
     def test_handler_is_given_back(self, ground: Ground) -> None:
         """After a batch that was interrupted, Ctrl-C is what it was."""
@@ -433,7 +423,6 @@ class TestAskedToEnd:
         assert told[told.index("submitted") + 1] == "1"
         assert "doubt" not in told
 
-    @LEAVES_A_CONNECTION
     def test_twice(self, ground: Ground, number: signal.Signals) -> None:
         """A second one leaves without tidying up."""
         ground.faults.next("create", "stall")
@@ -441,7 +430,6 @@ class TestAskedToEnd:
         ground.interrupt(number, after=1.5)
         assert ground("batch", bears(1)).exit_code == 128 + number
         assert ground.left[0] == 128 + number
-        gc.collect()
 
     def test_that_is_ignored(self, ground: Ground, number: signal.Signals) -> None:
         """A signal that the process ignores, as it does SIGHUP under `nohup`, changes nothing."""
