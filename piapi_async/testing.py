@@ -183,6 +183,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._waited += time.monotonic() - began
             if ready:
                 return ready
+        # What was at work may have woken the loop in its last moment, after the poll.
+        if ready := poll(0):
+            return ready
         when = self._scheduled[0].when() if self._scheduled else math.inf
         if when < math.inf:
             self._pass_time_until(when)

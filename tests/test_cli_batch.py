@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import gc
 import io
 import json
 import os
@@ -397,11 +396,6 @@ class TestTrouble:
         assert not ground.emulator.tasks
 
 
-# The third Ctrl-C ends the process, which `Ground` only notes: the connection that the system would have closed is left
-# to the garbage collector, of which sqlite3 warns since Python 3.13.
-LEAVES_A_CONNECTION = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-
-
 class TestCtrlC:
     """The first Ctrl-C ends a batch, the second lets go, the third leaves."""
 
@@ -447,7 +441,6 @@ class TestCtrlC:
 
         assert told["usd"] == asyncio.run(spent()) > 0
 
-    @LEAVES_A_CONNECTION
     def test_thrice(self, ground: Ground) -> None:
         """The third leaves without tidying up, and says that a submit may have been under way."""
         ground.faults.next("create", "stall")
@@ -456,7 +449,6 @@ class TestCtrlC:
         result = ground("batch", bears(1), "--json")
         assert (result.exit_code, ground.left, summed(result)["in_doubt"]) == (130, [130], 1)
         assert result.stderr.splitlines()[-1].startswith("1 job in doubt, each may have a task that is billed; ")
-        gc.collect()
 
     @pytest.mark.parametrize("apart", [0.0, 0.9 * TOGETHER])
     def test_twice_in_a_moment(self, ground: Ground, apart: float) -> None:
@@ -505,7 +497,6 @@ class TestAskedToEnd:
         assert told[told.index("submitted") + 1] == "1"
         assert "doubt" not in told
 
-    @LEAVES_A_CONNECTION
     def test_twice(self, ground: Ground, number: signal.Signals) -> None:
         """A second one leaves without tidying up."""
         ground.faults.next("create", "stall")
@@ -513,7 +504,6 @@ class TestAskedToEnd:
         ground.interrupt(number, after=2.0)
         assert ground("batch", bears(1)).exit_code == 128 + number
         assert ground.left[0] == 128 + number
-        gc.collect()
 
     @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_twice_in_a_moment(self, ground: Ground, number: signal.Signals, second: signal.Signals) -> None:

@@ -391,6 +391,26 @@ async def test_a_wake_up_from_outside_arrives() -> None:
     await event.wait()
 
 
+async def test_the_last_act_of_a_thread_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that wakes the loop and ends just before the loop looks for threads at work comes before a timer."""
+    loop, event, go, alive = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), threading.enumerate
+
+    def work() -> None:
+        assert go.wait(30)
+        loop.call_soon_threadsafe(event.set)
+
+    def alive_afterwards() -> list[threading.Thread]:
+        go.set()
+        thread.join(30)
+        return alive()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    monkeypatch.setattr(threading, "enumerate", alive_afterwards)
+    async with asyncio.timeout(3600):
+        await event.wait()
+
+
 def test_running_gives_the_result_and_the_errors() -> None:
     """`run_in_virtual_time` returns what the coroutine does, raises what it raises, and may be used again."""
 
