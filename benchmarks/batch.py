@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from piapi_async import Backoff, Batch, Polling, Session, Txt2Img
-from piapi_async._canonical import content_of
-from piapi_async._owner import new_owner
-from piapi_async._wire import parse_task
+from piapi_async._client.responses import parse_task
+from piapi_async._fingerprint import content_of
+from piapi_async._process import new_owner
 from piapi_async.emulator import Emulator
 from piapi_async.emulator.durations import Constant, LogNormal
 from piapi_async.ledger import SQLiteLedger

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from piapi_async._report import ReportRow, write_report
+from piapi_async.display._report import ReportRow, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "emulator"))
 

@@ -2,7 +2,7 @@
 
 The service has no idempotency key (https://piapi.ai/blogs/piapi-retry-safe-tasks asks to look before one pays again).
 Its history lists the tasks of a time (https://piapi.ai/docs/piapi-user-history-query), without their inputs; each task
-shows its input when it is read. `_reconcile` settles the doubts of a ledger so, `Session.find` those of everybody else.
+shows its input when it is read. `batch._reconcile` settles doubts of a ledger so, `Session.find` everybody else's.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from piapi_async import errors, events
-from piapi_async._canonical import Content, content_of
+from piapi_async._fingerprint import Content, content_of
 from piapi_async.task import Submittable, TaskInfo
 
 APART = 300.0

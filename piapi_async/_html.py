@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from piapi_async import _checks, _media, _text
+from piapi_async import _media, _text, _validators
 from piapi_async.prices import dollars
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def image(url: str, *, style: str = PICTURE, alt: str = "picture") -> Html:
     An address that is neither http(s) nor the data URI of a picture is not followed, and not shown.
     """
     shown = _opened("img", src=url, alt=alt, style=style, loading="lazy", referrerpolicy="no-referrer")
-    if _checks.is_http_url(url):
+    if _validators.is_http_url(url):
         return Html(f"{_opened('a', href=url, target='_blank', rel='noopener noreferrer')}{shown}</a>")
     if url[:11].lower() == "data:image/" and _media.is_picture_data_uri(url):
         return Html(shown)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from piapi_async import _checks, _html, _text, errors, events
-from piapi_async._api import Api
-from piapi_async._watch import Poller, is_young, learn, urgency
+from piapi_async import _html, _text, _validators, errors, events
+from piapi_async._client.api import Api
 from piapi_async.polling import UNSET, Polling, Unset
+from piapi_async.polling._poller import Poller, is_young, learn, urgency
 from piapi_async.task import TaskInfo, TaskStatus
 
 NO_LIMIT = ", or None for no limit"
@@ -300,7 +300,7 @@ def _time_limit(timeout: object, **bounds: float) -> float | None:
     """How many seconds something may take; `None` and `math.inf` set none."""
     if timeout is None or (isinstance(timeout, float) and timeout == math.inf):
         return None
-    seconds: float = _checks.seconds("timeout", timeout, other=NO_LIMIT, **bounds)
+    seconds: float = _validators.seconds("timeout", timeout, other=NO_LIMIT, **bounds)
     return seconds
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from piapi_async import _checks, _disk, _html, _media, _pillow, _structure
+from piapi_async import _atomic, _html, _media, _validators
+from piapi_async._images import integrity, pillow
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -36,14 +37,16 @@ class Picture:
         TypeError: A field has the wrong type.
     """
 
-    data: bytes = attrs.field(converter=_bytes, validator=_checks.instance_of(bytes, allowed="bytes"))
+    data: bytes = attrs.field(converter=_bytes, validator=_validators.instance_of(bytes, allowed="bytes"))
     media_type: str = attrs.field(
         default=attrs.Factory(_sniffed, takes_self=True),
         kw_only=True,
         eq=False,
-        validator=_checks.instance_of(str, allowed="a string"),
+        validator=_validators.instance_of(str, allowed="a string"),
     )
-    url: str = attrs.field(default="", kw_only=True, eq=False, validator=_checks.instance_of(str, allowed="a string"))
+    url: str = attrs.field(
+        default="", kw_only=True, eq=False, validator=_validators.instance_of(str, allowed="a string")
+    )
 
     @property
     def suffix(self) -> str:
@@ -58,13 +61,13 @@ class Picture:
     @property
     def width(self) -> int | None:
         """Its width in pixels, by the header of a PNG, JPEG, WebP or GIF; `None` for others and for broken ones."""
-        size = _structure.dimensions(self.data)
+        size = integrity.dimensions(self.data)
         return size and size[0]
 
     @property
     def height(self) -> int | None:
         """Its height in pixels; as `width`."""
-        size = _structure.dimensions(self.data)
+        size = integrity.dimensions(self.data)
         return size and size[1]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -83,8 +86,8 @@ class Picture:
             OSError: The disk refuses.
             TypeError: `path` is not a path.
         """
-        path = _checks.path(path, name="path")
-        _disk.write(path, self.data, overwrite=overwrite)
+        path = _validators.path(path, name="path")
+        _atomic.write(path, self.data, overwrite=overwrite)
         return path
 
     def to_pil(self) -> "PillowImage.Image":
@@ -94,13 +97,13 @@ class Picture:
             ConfigurationError: Pillow is not installed.
             OSError: Pillow cannot read it.
         """
-        return _pillow.open_picture(self.data, media_type=self.media_type, what="Picture.to_pil()")
+        return pillow.open_picture(self.data, media_type=self.media_type, what="Picture.to_pil()")
 
     def _repr_html_(self) -> str:
         return _html.picture(self.data, media_type=self.media_type)
 
     def __repr__(self) -> str:
-        size = _structure.dimensions(self.data)
+        size = integrity.dimensions(self.data)
         parts = [self.media_type[:40]] if size is None else [self.media_type[:40], "{}x{}".format(*size)]
-        parts += [f"{self.size_bytes} bytes", *([_checks.short(self.url)] if self.url else [])]
+        parts += [f"{self.size_bytes} bytes", *([_validators.short(self.url)] if self.url else [])]
         return f"<Picture {' '.join(parts)}>"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from piapi_async import _checks, _media, errors
+from piapi_async import _media, _validators, errors
 
 if TYPE_CHECKING:
     from piapi_async.task import Submittable
@@ -33,13 +33,15 @@ def dollars(points: int) -> str:
 
 def _check_prices(_instance: object, _attribute: object, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise _checks.refuse(TypeError, name="usd_per_image", allowed="a mapping of model to US dollars", value=value)
+        raise _validators.refuse(
+            TypeError, name="usd_per_image", allowed="a mapping of model to US dollars", value=value
+        )
     for model, given in value.items():
         usd = _media.python_scalar(given)
         if isinstance(usd, bool) or not isinstance(usd, int | float):
-            raise _checks.refuse(TypeError, name=f"price of {model!r}", allowed="US dollars >= 0", value=usd)
+            raise _validators.refuse(TypeError, name=f"price of {model!r}", allowed="US dollars >= 0", value=usd)
         if not 0 <= usd < math.inf:
-            raise _checks.refuse(ValueError, name=f"price of {model!r}", allowed="US dollars >= 0", value=usd)
+            raise _validators.refuse(ValueError, name=f"price of {model!r}", allowed="US dollars >= 0", value=usd)
 
 
 @attrs.frozen(kw_only=True)

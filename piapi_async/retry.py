@@ -25,8 +25,8 @@ from typing import Any, Final, TypeVar
 import attrs
 import tenacity
 
-from piapi_async import _checks, _media, errors
-from piapi_async._clock import Clock, chance
+from piapi_async import _media, _validators, errors
+from piapi_async._asyncio import Clock, chance
 from piapi_async.events import logger
 
 T = TypeVar("T")
@@ -105,14 +105,14 @@ class RetryPolicy:
         ValueError: A field is out of its range.
     """
 
-    attempts: int = attrs.field(default=4, validator=_checks.number(at_least=1, integer=True))
-    timeout: float = attrs.field(default=60.0, validator=_checks.number(at_least=0))
-    wait_initial: float = attrs.field(default=0.5, validator=_checks.number(at_least=0))
-    wait_max: float = attrs.field(default=20.0, validator=_checks.number(at_least=0))
-    wait_jitter: float = attrs.field(default=1.0, validator=_checks.number(at_least=0))
-    wait_exp_base: float = attrs.field(default=2.0, validator=_checks.number(at_least=1))
-    wait: WaitStrategy | None = attrs.field(default=None, validator=_checks.optional(_checks.callable_))
-    stop: StopStrategy | None = attrs.field(default=None, validator=_checks.optional(_checks.callable_))
+    attempts: int = attrs.field(default=4, validator=_validators.number(at_least=1, integer=True))
+    timeout: float = attrs.field(default=60.0, validator=_validators.number(at_least=0))
+    wait_initial: float = attrs.field(default=0.5, validator=_validators.number(at_least=0))
+    wait_max: float = attrs.field(default=20.0, validator=_validators.number(at_least=0))
+    wait_jitter: float = attrs.field(default=1.0, validator=_validators.number(at_least=0))
+    wait_exp_base: float = attrs.field(default=2.0, validator=_validators.number(at_least=1))
+    wait: WaitStrategy | None = attrs.field(default=None, validator=_validators.optional(_validators.callable_))
+    stop: StopStrategy | None = attrs.field(default=None, validator=_validators.optional(_validators.callable_))
 
     async def call(
         self,

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import aiohttp
 
-from piapi_async import _arguments, _candidates, _checks, _sources, _text, errors, events
-from piapi_async._api import Api, Journal, OnCancel, Submission
-from piapi_async._budget import Budget
-from piapi_async._canonical import Content, content_of
-from piapi_async._clock import Clock
-from piapi_async._http import DEFAULT_TIMEOUT, Transport, time_limits
-from piapi_async._uploads import Uploads
+from piapi_async import (
+    _candidates,
+    _session_options,
+    _text,
+    _validators,
+    errors,
+    events,
+)
+from piapi_async._asyncio import Clock
+from piapi_async._client.api import Api, Journal, OnCancel, Submission
+from piapi_async._client.budget import Budget
+from piapi_async._client.transport import DEFAULT_TIMEOUT, Transport, time_limits
+from piapi_async._fingerprint import Content, content_of
+from piapi_async._images import sources
+from piapi_async._images.uploads import Uploads
 from piapi_async.account import Account
 from piapi_async.flux import ImageSource
 from piapi_async.handle import NO_LIMIT, TaskHandle, wait_limit
@@ -112,39 +120,39 @@ class Session:
         max_spend_usd: float | None = None,
         prices: PriceList = PRICES,
         on_cancel: OnCancel = "detach",
-        local_images: _arguments.LocalImages = "data-uri",
-        max_image_bytes: int = _sources.IMAGE_MAX,
+        local_images: _session_options.LocalImages = "data-uri",
+        max_image_bytes: int = sources.IMAGE_MAX,
         max_pixels: int | None = None,
         observers: Iterable[events.Observer] = (),
     ) -> None:
         api_key = _text.masked(api_key)  # first of all: a traceback with local variables would show it
-        _arguments.kind("http", http, aiohttp.ClientSession | None)
-        _arguments.kind("retry", retry, RetryPolicy | None)
-        _arguments.kind("polling", polling, Polling | None)
-        _arguments.kind("governor", governor, Governor | None)
-        _arguments.kind("prices", prices, PriceList)
+        _session_options.kind("http", http, aiohttp.ClientSession | None)
+        _session_options.kind("retry", retry, RetryPolicy | None)
+        _session_options.kind("polling", polling, Polling | None)
+        _session_options.kind("governor", governor, Governor | None)
+        _session_options.kind("prices", prices, PriceList)
         clock = Clock()
         limits = time_limits(timeout)
         self._own_tasks = _candidates.OwnTasks()
         self._entered = 0
         self._transport = Transport(http=http, timeout=limits, trust_env=trust_env, clock=clock)
         self._polling = polling or Polling()
-        url = _arguments.base_url(base_url, allow_http=allow_http)
+        url = _session_options.base_url(base_url, allow_http=allow_http)
         self._api = Api(
-            api_key=_arguments.api_key(api_key),
+            api_key=_session_options.api_key(api_key),
             base_url=url,
-            upload_url=_arguments.upload_url(upload_url, base_url=url, allow_http=allow_http),
+            upload_url=_session_options.upload_url(upload_url, base_url=url, allow_http=allow_http),
             transport=self._transport,
             retry=retry or RetryPolicy(),
-            governor=_arguments.governor(governor, max_in_flight=max_in_flight),
-            budget=Budget(prices=prices, limit=_arguments.points(max_spend_usd)),
+            governor=_session_options.governor(governor, max_in_flight=max_in_flight),
+            budget=Budget(prices=prices, limit=_session_options.points(max_spend_usd)),
             clock=clock,
-            on_cancel=_arguments.on_cancel(on_cancel),
-            announce=events.Announcer((self._own_tasks, *_arguments.observers(observers))),
+            on_cancel=_session_options.on_cancel(on_cancel),
+            announce=events.Announcer((self._own_tasks, *_session_options.observers(observers))),
         )
-        self._rules = _arguments.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
+        self._rules = _session_options.rules(max_bytes=max_image_bytes, max_pixels=max_pixels)
         self._uploads = Uploads(self._api, rules=self._rules)
-        self._linked = self._uploads.link if _arguments.local_images(local_images) == "upload" else None
+        self._linked = self._uploads.link if _session_options.local_images(local_images) == "upload" else None
 
     @cached_property
     def _downloads(self) -> "Downloads":
@@ -187,14 +195,14 @@ class Session:
             TypeError: This is no request, or its input holds something that is neither JSON nor a picture.
             ValueError: A local picture is too large or no picture.
         """
-        _arguments.submit(request, webhook=webhook)
+        _session_options.submit(request, webhook=webhook)
         secret = "" if webhook is None else webhook.secret
         # The slot is the task's from its acceptance on, until a poll of anybody's sees that it is over.
         async with self._api.slot() as slot:
             with self._api.budget.reserve(request) as money:  # before its pictures are uploaded
-                async with self._transport.in_memory(large=_sources.is_heavy(request.input)):
+                async with self._transport.in_memory(large=sources.is_heavy(request.input)):
                     try:
-                        body = await _sources.encode_submit(
+                        body = await sources.encode_submit(
                             request, webhook=webhook, rules=self._rules, upload=self._linked
                         )
                     except BaseException:
@@ -248,7 +256,7 @@ class Session:
             TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
-        return TaskHandle(_arguments.task_id(task_id), api=self._api, polling=self._polling)
+        return TaskHandle(_session_options.task_id(task_id), api=self._api, polling=self._polling)
 
     async def get_task(self, task_id: str) -> TaskInfo:
         """Look at a task once; a failed task is returned like any other.
@@ -259,7 +267,7 @@ class Session:
             TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
-        return await self._api.get(_arguments.task_id(task_id))
+        return await self._api.get(_session_options.task_id(task_id))
 
     async def cancel_task(self, task_id: str) -> TaskInfo:
         """Ask the service to cancel a task, then look at it; see `TaskHandle.cancel`.
@@ -269,7 +277,7 @@ class Session:
             TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
-        return await self._api.cancel(_arguments.task_id(task_id))
+        return await self._api.cancel(_session_options.task_id(task_id))
 
     async def account(self) -> Account:
         """Plan, balance and how many tasks the account may have in flight. This is free.
@@ -391,13 +399,13 @@ class Session:
             OSError, ValueError: A local picture of the request cannot be read any longer; or a number is out of range.
             TypeError: An argument has the wrong type.
         """
-        _arguments.submit(request, webhook=webhook)
-        since = _checks.seconds("since", since, above=0)
-        within = _checks.seconds("within", within, at_least=0)
+        _session_options.submit(request, webhook=webhook)
+        since = _validators.seconds("since", since, above=0)
+        within = _validators.seconds("within", within, at_least=0)
         if timeout is not None:
-            timeout = _checks.seconds("timeout", timeout, at_least=0, other=NO_LIMIT)
+            timeout = _validators.seconds("timeout", timeout, at_least=0, other=NO_LIMIT)
         if isinstance(known, str):
-            raise _checks.refuse(TypeError, name="known", allowed="a collection of task ids", value=known)
+            raise _validators.refuse(TypeError, name="known", allowed="a collection of task ids", value=known)
         missing = since + within - self._api.clock.now()
         if timeout is not None and missing > timeout:
             raise self._still_in_doubt(
@@ -448,11 +456,11 @@ class Session:
         known: Collection[str],
     ) -> dict[str, bool]:
         """The tasks that may be a submit's, by what they show, and whether each may be another submit's as well."""
-        is_heavy = _sources.is_heavy(request.input)
+        is_heavy = sources.is_heavy(request.input)
         async with self._transport.in_memory(large=is_heavy):
             # As they would be sent now: the service shows a picture so, scaled or turned upright.
-            body = await _sources.encode_submit(request, webhook=None, rules=self._rules, upload=None)
-            sent = await _sources.off_loop(lambda: body.digests) if is_heavy else ()
+            body = await sources.encode_submit(request, webhook=None, rules=self._rules, upload=None)
+            sent = await sources.off_loop(lambda: body.digests) if is_heavy else ()
 
         async def unknown(task_ids: list[str]) -> list[str]:
             return [task_id for task_id in task_ids if task_id not in self._own_tasks and task_id not in known]
@@ -519,7 +527,7 @@ class Session:
         """
         from piapi_async import files  # noqa: PLC0415 - see `_downloads`
 
-        image, path = files.image_of(image, name="image"), _checks.path(to, name="to")
+        image, path = files.image_of(image, name="image"), _validators.path(to, name="to")
         into = files.is_directory(to)
         path = path / files.name_of(image) if into else path
         return (await self._downloads.to_file(image, path, overwrite=overwrite, suffix=into)).path
@@ -579,14 +587,14 @@ class Session:
             OSError, OutputError, TransportError: As for `download`, for the first picture that failed; a note, and
                 the `saved` of those that are a `PiAPIError`, tell what was saved all the same.
         """
-        from piapi_async._naming import naming as parse_name  # noqa: PLC0415 - see `_downloads`
+        from piapi_async.files._naming import naming as parse_name  # noqa: PLC0415 - see `_downloads`
 
         if not isinstance(info, TaskInfo):
             allowed = "a TaskInfo, such as `await handle` gives; session.download(image, to) is for one picture"
-            raise _checks.refuse(TypeError, name="info", allowed=allowed, value=info)
-        into, naming = _checks.path(directory, name="directory"), parse_name(name)
+            raise _validators.refuse(TypeError, name="info", allowed=allowed, value=info)
+        into, naming = _validators.path(directory, name="directory"), parse_name(name)
         if request is not None:
-            _arguments.submit(request, webhook=None)
+            _session_options.submit(request, webhook=None)
         if not info.images:
             raise errors.NoOutputError(f"task {info.task_id} is {info.status} and has no pictures", info=info)
         return await self._downloads.of_task(info, into, naming=naming, sidecar=sidecar, request=request)

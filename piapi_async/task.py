@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from piapi_async import _checks, _html, _media, _text
+from piapi_async import _html, _media, _text, _validators
 from piapi_async.prices import POINTS_PER_USD, PRICES, PriceList
 
 SERVICE_MODES = ("public", "private")
@@ -93,14 +93,16 @@ class TaskRequest:
         ValueError: A field has a value that is not allowed.
     """
 
-    model: str = attrs.field(validator=_checks.text, repr=_checks.short)
-    task_type: str = attrs.field(validator=_checks.text, repr=_checks.short)
+    model: str = attrs.field(validator=_validators.text, repr=_validators.short)
+    task_type: str = attrs.field(validator=_validators.text, repr=_validators.short)
     input: Mapping[str, Any] = attrs.field(
-        validator=_checks.instance_of(Mapping, allowed="a mapping"),
-        repr=_checks.short,
+        validator=_validators.instance_of(Mapping, allowed="a mapping"),
+        repr=_validators.short,
         hash=False,
     )
-    service_mode: str | None = attrs.field(default=None, validator=_checks.optional(_checks.one_of(SERVICE_MODES)))
+    service_mode: str | None = attrs.field(
+        default=None, validator=_validators.optional(_validators.one_of(SERVICE_MODES))
+    )
 
     def __attrs_post_init__(self) -> None:
         # No converter: with one, type checkers no longer take this for a `Submittable`.
@@ -132,9 +134,11 @@ class WebhookConfig:
         ValueError: `endpoint` is no http(s) URL.
     """
 
-    endpoint: str = attrs.field(validator=_checks.http_url, repr=lambda url: _checks.short(url.partition("?")[0]))
+    endpoint: str = attrs.field(
+        validator=_validators.http_url, repr=lambda url: _validators.short(url.partition("?")[0])
+    )
     secret: str = attrs.field(
-        default="", kw_only=True, repr=False, validator=_checks.instance_of(str, allowed="a string")
+        default="", kw_only=True, repr=False, validator=_validators.instance_of(str, allowed="a string")
     )
 
     def __init__(self, endpoint: str, *, secret: str = "") -> None:
@@ -155,7 +159,7 @@ class Image:
     """
 
     url: str = attrs.field(
-        repr=_checks.short, validator=_checks.instance_of(str, allowed="an http(s) URL or a data URI")
+        repr=_validators.short, validator=_validators.instance_of(str, allowed="an http(s) URL or a data URI")
     )
     ended_at: datetime | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 

@@ -28,9 +28,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from piapi_async._sqlite import MEMORY
 from piapi_async.events import Event
 from piapi_async.ledger import SQLiteLedger
+from piapi_async.ledger._sqlite import MEMORY
 
 __all__ = ["EventLog", "MemoryLedger", "VirtualTimeLoop", "run_in_virtual_time"]
 

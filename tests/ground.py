@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import piapi_async
-from piapi_async._cli_run import Setting
 from piapi_async.cli import program
+from piapi_async.cli._interrupt import Setting
 from piapi_async.emulator import Constant, Emulator, Faults, TaskView
 from piapi_async.testing import VirtualTimeLoop
 

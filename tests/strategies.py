@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from piapi_async import Img2Img
-from piapi_async._wire import Answer
+from piapi_async._client.responses import Answer
 
 DEEP = 600 if sys.version_info < (3, 12) else 1200
 """So many levels of JSON are read and written by `json`, which is C, and are too many for recursion in Python."""

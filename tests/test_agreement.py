@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from piapi_async import ControlNet, LoRA, flux
-from piapi_async.emulator._validation import Refusal, read_submission
+from piapi_async.emulator._service.validation import Refusal, read_submission
 from piapi_async.flux import DEV, DEV_ADVANCED, SCHNELL
 
 URL = "https://example.com/a.jpg"

@@ -8,7 +8,7 @@ import pytest
 from raw_server import RawServer, answer, cut, holding, refusing, stall, task
 
 from piapi_async import Backoff, Governor, Img2Img, Polling, RetryPolicy, Session, SubmissionInDoubtError, events
-from piapi_async._clock import Clock
+from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import ConnectError, RateLimitError, ServerError
 from piapi_async.testing import EventLog

@@ -1,11 +1,10 @@
-"""The package's layers and habits, read from its source."""
+"""The package's layers and who may use which library, read from its source."""
 
 import ast
 import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
 import piapi_async
@@ -13,46 +12,26 @@ import piapi_async
 ROOT = Path(piapi_async.__file__).parent
 
 ORDER = [
-    # 0: values
-    [
-        *("_text", "_media", "_checks", "errors", "prices", "_html", "task", "_table"),
-        *("_flux_parts", "_flux_base", "flux", "account", "_content", "_calls", "_wire"),
-        *("_history", "_ledger_states"),
-    ],
-    # 0: one value more, and what it takes to decode and to write it
-    ["_structure", "_owner", "_disk", "_pillow", "picture"],
-    # 1: policy
-    [
-        *("_clock", "_loop", "events", "retry", "_schedule", "_past", "_learning", "polling", "_watch"),
-        *("_pace", "_slots", "_gate", "limits", "_budget"),
-    ],
-    # 2: I/O
-    [
-        *("_http", "_fitting", "_sources", "_arrival", "_naming", "_sidecar", "files"),
-        *("_canonical", "_sqlite", "_ledger_schema", "_ledger_rows", "_ledger_acts", "ledger"),
-    ],
-    # 3: API
-    ["_closing", "_api", "_uploads", "handle", "_arguments", "_candidates", "session"],
-    # 4: compose
-    ["_outcomes", "_reconcile", "_jobs", "_intake", "_brake", "_crew", "batch", "webhooks"],
+    # 0: foundations
+    ["_text", "_media", "_asyncio", "_process", "_atomic"],
+    # 1: values
+    ["errors", "_validators", "prices", "_html", "task", "account", "events", "flux"],
+    # 2: policies
+    ["retry", "polling", "limits"],
+    # 3: the service
+    ["_client", "_images", "picture", "files", "_fingerprint", "_candidates"],
+    # 4: what people hold
+    ["handle", "_session_options", "session"],
+    # 5: composition
+    ["ledger", "batch", "webhooks"],
+    # 6: surfaces
+    ["display", "emulator", "cli", "demo", "testing", "pytest_plugin", "otel", "ray", "__main__"],
 ]
-"""The design's layers, and a fixed order within each: a module imports only what stands before it."""
+"""The layers, and the packages of each in a fixed order: a package imports only what stands before it."""
 
-CORE = [name for layer in ORDER for name in layer]
-
-SURFACES = {"emulator", "testing", "display", "demo", "cli", "otel", "ray", "pytest_plugin", "_sheet"}
-"""Layer 5, with the private modules of the command line (`_cli_…`) and of the report (`_report…`), and `__main__`;
-nothing below imports these."""
-
-FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
-
-
-@attrs.frozen
-class Import:
-    """One name that a module imports: `from a import b` is `a.b`."""
-
-    module: str
-    target: str
+PACKAGES = [name for layer in ORDER for name in layer]
+SURFACES = set(ORDER[-1])
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc"}
 
 
 def sources() -> dict[str, ast.Module]:
@@ -104,7 +83,8 @@ def ours(name: str) -> set[str]:
     for target in imported(name):
         package, *parts = target.split(".")
         if package == "piapi_async":
-            found.add(next((".".join(parts[:n]) for n in (2, 1) if ".".join(parts[:n]) in SOURCES), ""))
+            depths = range(len(parts), 0, -1)
+            found.add(next((".".join(parts[:n]) for n in depths if ".".join(parts[:n]) in SOURCES), ""))
     return found - {name}
 
 
@@ -113,14 +93,14 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def is_surface(name: str) -> bool:
-    """Whether a module is of layer 5."""
-    return top(name) in SURFACES or name == "__main__" or name.startswith(("_cli_", "_report"))
+def packages_below(package: str) -> set[str]:
+    """The other packages that a package's modules import."""
+    return {top(module) for name in NAMES if top(name) == package for module in ours(name)} - {package}
 
 
 def those_using(package: str) -> set[str]:
-    """The top-level modules that import a package."""
-    return {top(name) for name in NAMES if uses(name, package)}
+    """The modules that import a package."""
+    return {name for name in NAMES if uses(name, package)}
 
 
 def attributes(name: str, of: str) -> set[str]:
@@ -132,15 +112,15 @@ def attributes(name: str, of: str) -> set[str]:
     }
 
 
-def test_every_module_has_its_place() -> None:
-    """Each module is in the table of layers, so that a new one has to be given its place."""
-    assert [name for name in NAMES if name and top(name) not in CORE and not is_surface(name)] == []
+def test_every_package_has_its_place() -> None:
+    """Each package is in the table of layers, so that a new one has to be given its place."""
+    assert sorted({top(name) for name in NAMES if name} - set(PACKAGES)) == []
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name in CORE])
-def test_a_module_imports_only_what_stands_before_it(name: str) -> None:
-    """The modules below the surfaces are in one fixed order, and imports go against it only for types."""
-    assert ours(name) <= set(CORE[: CORE.index(name)])
+@pytest.mark.parametrize("package", sorted({top(name) for name in NAMES if name}))
+def test_a_package_imports_only_what_stands_before_it(package: str) -> None:
+    """The packages are in one fixed order, which leaves no room for a cycle."""
+    assert packages_below(package) <= set(PACKAGES[: PACKAGES.index(package)])
 
 
 def test_the_root_is_a_table_of_contents() -> None:
@@ -158,40 +138,42 @@ def test_no_module_imports_the_root(name: str) -> None:
 
 
 def test_imports_have_no_cycle() -> None:
-    """The surfaces, too, can be put in an order."""
+    """The modules of each package, too, can be put in an order."""
     assert list(graphlib.TopologicalSorter({name: ours(name) for name in NAMES}).static_order())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if top(name) == "emulator"])
-def test_the_emulator_stands_apart(name: str) -> None:
-    """The emulator imports nothing of ours but `_clock`, so that a mistake cannot cancel itself out."""
-    assert {top(module) for module in ours(name)} <= {"_clock", "emulator"}
+def test_the_emulator_stands_apart() -> None:
+    """The emulator imports nothing of ours but the clock, so that a mistake cannot cancel itself out."""
+    assert packages_below("emulator") == {"_asyncio"}
 
 
 def test_tenacity_drives_two_loops() -> None:
     """Only `retry` and the poller make an `AsyncRetrying`; `polling` names tenacity's types, and nobody else does."""
-    assert those_using("tenacity") == {"retry", "polling", "_watch"}
-    assert [name for name in NAMES if "AsyncRetrying" in attributes(name, "tenacity")] == ["_watch", "retry"]
+    assert those_using("tenacity") == {"retry", "polling", "polling._poller"}
+    assert [name for name in NAMES if "AsyncRetrying" in attributes(name, "tenacity")] == ["polling._poller", "retry"]
 
 
-def test_the_aiohttp_client_is_behind_one_door() -> None:
-    """Only `_http` uses aiohttp's client; `_arrival` and `session` name some types of its, the emulator is apart."""
-    assert those_using("aiohttp") <= {"_http", "_arrival", "session", "emulator", "webhooks"}
-    assert attributes("_arrival", "aiohttp") == {"ClientResponse"}
+def test_the_aiohttp_client_is_in_one_module() -> None:
+    """Only the transport uses aiohttp's client; two modules name some types of its, the emulator is apart."""
+    users = {name for name in those_using("aiohttp") if top(name) not in {"emulator", "webhooks"}}
+    assert users == {"_client.transport", "files._download", "session"}
+    assert attributes("files._download", "aiohttp") == {"ClientResponse"}
     assert attributes("session", "aiohttp") <= {"ClientSession", "ClientTimeout"}
 
 
-def test_the_aiohttp_server_is_behind_two_doors() -> None:
+def test_the_aiohttp_server_is_in_two_packages() -> None:
     """Only the emulator and the webhooks may use `aiohttp.web`."""
-    assert those_using("aiohttp.web") <= {"emulator", "webhooks"}
+    assert {top(name) for name in those_using("aiohttp.web")} <= {"emulator", "webhooks"}
 
 
 @pytest.mark.parametrize(
     ("package", "users"),
     [
-        ("sqlite3", {"_sqlite"}),
-        ("PIL", {"_pillow", "_fitting", "emulator", "display", "demo", "_sheet", "_report_pictures"}),
+        ("sqlite3", {"ledger"}),
+        ("PIL", {"_images", "emulator", "display", "cli"}),
         ("IPython", {"display"}),
+        ("click", {"cli"}),
+        ("rich", {"cli"}),
         ("opentelemetry", {"otel"}),
         ("ray", {"ray"}),
         ("pytest", {"pytest_plugin"}),
@@ -201,18 +183,12 @@ def test_the_aiohttp_server_is_behind_two_doors() -> None:
     ],
 )
 def test_each_heavy_package_has_its_users(package: str, users: set[str]) -> None:
-    """Optional and heavy packages stay inside the modules that are about them."""
-    assert those_using(package) <= users
-
-
-@pytest.mark.parametrize("package", ["click", "rich"])
-def test_the_command_line_keeps_its_packages(package: str) -> None:
-    """Only the surfaces use click and rich, and the emulator does not."""
-    assert all(is_surface(name) and name != "emulator" for name in those_using(package))
+    """Optional and heavy packages stay inside the packages that are about them."""
+    assert {top(name) for name in those_using(package)} <= users
 
 
 def test_clocks_and_chance_are_in_one_place() -> None:
-    """Only `_clock` reads clocks and draws numbers, but for the loop that is a clock; a seeded `Random` is free."""
+    """Only `_asyncio` reads clocks and draws numbers, but for the loop that is a clock; a seeded `Random` is free."""
     harmless = {"time": {"gmtime", "strftime"}, "random": {"Random"}}
     used = {
         (name, f"{package}.{taken}")
@@ -222,8 +198,8 @@ def test_clocks_and_chance_are_in_one_place() -> None:
         for taken in attributes(name, package) - free
     }
     assert used == {
-        ("_clock", "time.time"),
-        ("_clock", "random.random"),
+        ("_asyncio", "time.time"),
+        ("_asyncio", "random.random"),
         ("testing", "time.time"),
         ("testing", "time.monotonic"),
     }
@@ -244,8 +220,8 @@ def test_no_module_is_a_drawer() -> None:
 
 def test_the_reading_of_imports_sees_what_there_is() -> None:
     """These tests read real imports: some that are known to be there are found, those for types alone are not."""
-    assert {"_checks", "_clock", "_learning", "retry", "task"} <= ours("polling")
+    assert {"_validators", "_asyncio", "polling._durations", "retry", "task"} <= ours("polling")
     assert ours("errors") == set()
     assert uses("session", "aiohttp")
     assert not uses("session", "aio")
-    assert ours("emulator._server") >= {"_clock", "emulator._service"}
+    assert ours("emulator._server") >= {"_asyncio", "emulator._service.service"}

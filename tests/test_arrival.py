@@ -23,7 +23,7 @@ from PIL import Image as PillowImage
 from raw_server import PNG, RawServer, Received, answer, stall
 
 from piapi_async import Image, Img2Img, Picture, RetryPolicy, Session, events, files
-from piapi_async._clock import Clock
+from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import ConnectionLostError, OutputError, RequestTimeoutError, TransportError
 from piapi_async.testing import EventLog
@@ -632,8 +632,9 @@ def test_checking_a_picture_takes_little_memory(tmp_path: Path, bomb: bytes) -> 
     (tmp_path / "bomb").write_bytes(bomb)
     code = """
 import resource, sys
-from piapi_async import files, _pillow
-_pillow.load()
+from piapi_async import files
+from piapi_async._images import pillow
+pillow.load()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(files._findings(open(sys.argv[1], "rb"), "image/webp").width)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000)

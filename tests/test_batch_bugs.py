@@ -20,10 +20,10 @@ from ground import CAT, Ground
 from test_batch import QUICK, bears, errors_of, session_on, short
 
 from piapi_async import Batch, RetryPolicy, Session, TaskStatus, Txt2Img, errors
-from piapi_async._cli_program import Program
-from piapi_async._jobs import BUGS
 from piapi_async._text import unforeseen
 from piapi_async.batch import Failed, InternalError, Outcome, Succeeded
+from piapi_async.batch._runner import BUGS
+from piapi_async.cli._errors import Program
 from piapi_async.emulator import Emulator
 from piapi_async.ledger import JobState, SQLiteLedger
 

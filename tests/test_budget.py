@@ -14,8 +14,8 @@ from raw_server import RawServer, Received, task
 from strategies import JSON, answers
 
 from piapi_async import Account, Backoff, Img2Img, Polling, Session, SubmissionInDoubtError, TaskRequest
-from piapi_async._budget import TASKS_MAX, Budget
-from piapi_async._wire import Answer, decode_account, parse_task
+from piapi_async._client.budget import TASKS_MAX, Budget
+from piapi_async._client.responses import Answer, decode_account, parse_task
 from piapi_async.emulator import Emulator
 from piapi_async.errors import (
     ConfigurationError,

@@ -16,18 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async import _checks
+from piapi_async import _validators
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def made(validator: _checks.Validator, value: object) -> object:
+def made(validator: _validators.Validator, value: object) -> object:
     """The value as the field `size` of a class with this validator."""
     kind = attrs.make_class("Sample", {"size": attrs.field(validator=validator)}, frozen=True)
     return kind(value).size
 
 
-def refusal(validator: _checks.Validator, value: object) -> str:
+def refusal(validator: _validators.Validator, value: object) -> str:
     """The type and words with which a validator refuses a value."""
     with pytest.raises((TypeError, ValueError)) as caught:
         made(validator, value)
@@ -57,13 +57,13 @@ def refusal(validator: _checks.Validator, value: object) -> str:
 )
 def test_a_bad_number_is_refused_in_one_sentence(bounds: dict[str, Any], value: object, words: str) -> None:
     """The refusal names the field, what is allowed and the value; bools, texts and exotic numbers are no numbers."""
-    assert refusal(_checks.number(**bounds), value).startswith(words)
+    assert refusal(_validators.number(**bounds), value).startswith(words)
 
 
 @given(st.integers() | st.floats() | st.just(10**400), st.floats(-9, 9), st.floats(-9, 9), st.floats(-9, 9))
 def test_a_number_is_allowed_exactly_within_its_bounds(value: float, above: float, least: float, most: float) -> None:
     """A finite number passes unchanged if and only if it is within all bounds; nothing else is ever raised."""
-    check = _checks.number(above=above, at_least=least, at_most=most)
+    check = _validators.number(above=above, at_least=least, at_most=most)
     if abs(value) <= sys.float_info.max and above < value and least <= value <= most:
         assert made(check, value) is value
     else:
@@ -81,50 +81,50 @@ def test_a_number_is_allowed_exactly_within_its_bounds(value: float, above: floa
 )
 def test_a_blank_text_is_refused(value: object, words: str) -> None:
     """A text needs something in it, and to be a text."""
-    assert refusal(_checks.text, value) == words
+    assert refusal(_validators.text, value) == words
 
 
 def test_a_long_value_is_shortened_in_the_refusal() -> None:
     """Five megabytes in the wrong place do not end up in a message."""
-    assert len(refusal(_checks.text, b"x" * 5_000_000)) < 120
+    assert len(refusal(_validators.text, b"x" * 5_000_000)) < 120
 
 
 @pytest.mark.parametrize("value", ["c", "A", "", 5, None, ["a"]])
 def test_a_word_outside_a_closed_set_is_refused(value: object) -> None:
     """Only the words of the set pass, whatever type the value has."""
     kind = "ValueError" if isinstance(value, str) else "TypeError"
-    assert refusal(_checks.one_of(("a", "b")), value) == f"{kind}: size must be one of 'a', 'b', got {value!r}"
-    assert made(_checks.one_of(("a", "b")), "b") == "b"
+    assert refusal(_validators.one_of(("a", "b")), value) == f"{kind}: size must be one of 'a', 'b', got {value!r}"
+    assert made(_validators.one_of(("a", "b")), "b") == "b"
 
 
 def test_none_passes_what_is_optional() -> None:
     """`optional` lets `None` through and leaves everything else to its validator."""
-    assert made(_checks.optional(_checks.text), None) is None
-    assert refusal(_checks.optional(_checks.text), "").startswith("ValueError")
+    assert made(_validators.optional(_validators.text), None) is None
+    assert refusal(_validators.optional(_validators.text), "").startswith("ValueError")
 
 
 def test_only_callables_are_callable() -> None:
     """A number in place of a function is refused."""
-    assert made(_checks.callable_, len) is len
-    assert refusal(_checks.callable_, 3) == "TypeError: size must be a callable, got 3"
+    assert made(_validators.callable_, len) is len
+    assert refusal(_validators.callable_, 3) == "TypeError: size must be a callable, got 3"
 
 
 def test_a_class_is_no_callable() -> None:
     """A class in place of one of its objects is refused, with what to write."""
     words = "TypeError: size must be a callable, such as Path(...), not the class itself, got <class 'pathlib.Path'>"
-    assert refusal(_checks.callable_, Path) == words
+    assert refusal(_validators.callable_, Path) == words
 
 
 def test_only_instances_pass() -> None:
     """An object of another class is refused with the words given."""
-    check = _checks.instance_of((int, str), allowed="a number or a name")
+    check = _validators.instance_of((int, str), allowed="a number or a name")
     assert made(check, "x") == "x"
     assert refusal(check, 1.5) == "TypeError: size must be a number or a name, got 1.5"
 
 
 def test_an_unknown_name_warns_and_passes() -> None:
     """A name outside an open set is kept, with a warning that says where the known ones are."""
-    check = _checks.open_name(("a",), listed="the.list")
+    check = _validators.open_name(("a",), listed="the.list")
     with pytest.warns(UserWarning, match=r"^size 'b' is not among the names in the\.list; it is sent as it is$"):
         assert made(check, "b") == "b"
     with warnings.catch_warnings():
@@ -165,20 +165,20 @@ def test_an_unknown_name_warns_and_passes() -> None:
 )
 def test_what_is_an_http_url(url: str, *, expected: bool) -> None:
     """A URL needs the scheme http or https, a host and a possible port, and no blank or control character anywhere."""
-    assert _checks.is_http_url(url) is expected
+    assert _validators.is_http_url(url) is expected
 
 
 @given(st.text() | st.text().map("https://".__add__))
 def test_no_text_breaks_the_url_check(text: str) -> None:
     """Any text is a URL or is not; a text with a blank in it never is."""
-    assert _checks.is_http_url(text) in ((False,) if any(map(str.isspace, text)) else (False, True))
+    assert _validators.is_http_url(text) in ((False,) if any(map(str.isspace, text)) else (False, True))
 
 
 def test_a_url_field_is_refused_in_one_sentence() -> None:
     """A field for a URL names what it wants, also when it gets no text at all."""
-    assert refusal(_checks.http_url, 5) == "TypeError: size must be an http(s) URL, got 5"
-    assert refusal(_checks.http_url, "x") == "ValueError: size must be an http(s) URL, got 'x'"
-    assert made(_checks.http_url, "https://example.com") == "https://example.com"
+    assert refusal(_validators.http_url, 5) == "TypeError: size must be an http(s) URL, got 5"
+    assert refusal(_validators.http_url, "x") == "ValueError: size must be an http(s) URL, got 'x'"
+    assert made(_validators.http_url, "https://example.com") == "https://example.com"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_url_field_is_refused_in_one_sentence() -> None:
 )
 def test_image_sources_that_pass(value: object) -> None:
     """A URL, a data URI, a path (not opened) and the bytes of a picture are image sources, kept as they are."""
-    assert made(_checks.image_source, value) is value
+    assert made(_validators.image_source, value) is value
 
 
 @pytest.mark.parametrize(
@@ -213,20 +213,22 @@ def test_image_sources_that_pass(value: object) -> None:
 )
 def test_image_sources_that_are_refused(value: object, words: str) -> None:
     """Anything else is refused, and a file's name in a string is answered with how to write it."""
-    assert re.match(words, refusal(_checks.image_source, value))
+    assert re.match(words, refusal(_validators.image_source, value))
 
 
 @pytest.mark.parametrize(
     ("validator", "value", "plain"),
     [
-        (_checks.number(integer=True), np.int64(512), 512),
-        (_checks.number(), np.float32(0.5), 0.5),
-        (_checks.number(), np.int8(3), 3),
-        (_checks.boolean, np.bool_(0), False),
-        (_checks.optional(_checks.number(at_least=1, integer=True)), np.uint16(7), 7),
+        (_validators.number(integer=True), np.int64(512), 512),
+        (_validators.number(), np.float32(0.5), 0.5),
+        (_validators.number(), np.int8(3), 3),
+        (_validators.boolean, np.bool_(0), False),
+        (_validators.optional(_validators.number(at_least=1, integer=True)), np.uint16(7), 7),
     ],
 )
-def test_numpy_scalars_are_kept_as_python_values(validator: _checks.Validator, value: object, plain: object) -> None:
+def test_numpy_scalars_are_kept_as_python_values(
+    validator: _validators.Validator, value: object, plain: object
+) -> None:
     """A NumPy scalar passes where its number would, and what is kept is Python's, which JSON can hold."""
     kept = made(validator, value)
     assert type(kept) is type(plain)
@@ -236,33 +238,33 @@ def test_numpy_scalars_are_kept_as_python_values(validator: _checks.Validator, v
 @pytest.mark.parametrize(
     ("validator", "value", "words"),
     [
-        (_checks.number(integer=True), np.float64(2), "TypeError: size must be a whole number, got "),
-        (_checks.number(), np.bool_(1), "TypeError: size must be a finite number, got "),
-        (_checks.number(), np.float32("nan"), "ValueError: size must be a finite number, got "),
-        (_checks.number(), np.complex64(1), "TypeError: size must be a finite number, got "),
-        (_checks.number(at_most=1), np.int64(2), "ValueError: size must be a finite number <= 1, got "),
-        (_checks.number(), np.array([1]), "TypeError: size must be a finite number, got "),
-        (_checks.boolean, np.int64(1), "TypeError: size must be True or False, got "),
-        (_checks.boolean, "True", "TypeError: size must be True or False, got 'True'"),
+        (_validators.number(integer=True), np.float64(2), "TypeError: size must be a whole number, got "),
+        (_validators.number(), np.bool_(1), "TypeError: size must be a finite number, got "),
+        (_validators.number(), np.float32("nan"), "ValueError: size must be a finite number, got "),
+        (_validators.number(), np.complex64(1), "TypeError: size must be a finite number, got "),
+        (_validators.number(at_most=1), np.int64(2), "ValueError: size must be a finite number <= 1, got "),
+        (_validators.number(), np.array([1]), "TypeError: size must be a finite number, got "),
+        (_validators.boolean, np.int64(1), "TypeError: size must be True or False, got "),
+        (_validators.boolean, "True", "TypeError: size must be True or False, got 'True'"),
     ],
 )
-def test_numpy_scalars_are_held_to_the_same_rules(validator: _checks.Validator, value: object, words: str) -> None:
+def test_numpy_scalars_are_held_to_the_same_rules(validator: _validators.Validator, value: object, words: str) -> None:
     """A NumPy scalar is refused where its number would be."""
     assert refusal(validator, value).startswith(words)
 
 
 def test_counts_may_be_numpy_scalars() -> None:
     """A count is a whole number of Python's or NumPy's."""
-    _checks.count("limit", np.int64(3))
+    _validators.count("limit", np.int64(3))
     with pytest.raises(ValueError, match=r"^limit must be a whole number"):
-        _checks.count("limit", np.int64(-3))
+        _validators.count("limit", np.int64(-3))
     with pytest.raises(TypeError, match=r"^limit must be a whole number"):
-        _checks.count("limit", np.float64(3))
+        _validators.count("limit", np.float64(3))
 
 
 def test_a_data_uri_is_not_remembered() -> None:
     """Seeing that a data URI is not a link leaves nothing of it in the cache of `urlsplit`, which may hold hundreds."""
     urlsplit.cache_clear()  # type: ignore[attr-defined]
-    assert not _checks.is_http_url("data:image/png;base64,AAAA")
-    assert _checks.is_http_url("HTTPS://example.com/a.png")
+    assert not _validators.is_http_url("data:image/png;base64,AAAA")
+    assert _validators.is_http_url("HTTPS://example.com/a.png")
     assert urlsplit.cache_info().currsize == 1  # type: ignore[attr-defined]

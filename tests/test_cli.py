@@ -25,13 +25,13 @@ from strategies import DEEP
 
 from piapi_async import __main__ as entry
 from piapi_async import events
-from piapi_async._cli_fates import Fates
-from piapi_async._cli_program import Program, spoken
-from piapi_async._cli_run import Interrupted, Setting, run
-from piapi_async._cli_task import as_json, balance, summary
 from piapi_async._text import one_line
 from piapi_async.account import Account
 from piapi_async.cli import img2img, program
+from piapi_async.cli._errors import Program, spoken
+from piapi_async.cli._interrupt import Interrupted, Setting, run
+from piapi_async.cli._summary import Fates
+from piapi_async.cli._task import as_json, balance, summary
 from piapi_async.errors import AuthenticationError, Hint, UnexpectedResponseError, WaitTimeoutError
 from piapi_async.task import Image, TaskInfo, TaskStatus
 

@@ -26,13 +26,13 @@ from rich.console import Console
 from strategies import JSON
 
 from piapi_async import errors, events, flux
-from piapi_async._canonical import content_of
-from piapi_async._cli_batch_report import report_rows
-from piapi_async._cli_batch_screen import SHOWN, Tally
-from piapi_async._cli_jobs import COLUMNS, KINDS, JobsFile, MistakeError, Order
-from piapi_async._cli_run import TOGETHER
-from piapi_async._outcomes import Failed, Succeeded
-from piapi_async._owner import new_owner
+from piapi_async._fingerprint import content_of
+from piapi_async._process import new_owner
+from piapi_async.batch._outcomes import Failed, Succeeded
+from piapi_async.cli._batch_progress import SHOWN, Tally
+from piapi_async.cli._batch_report import report_rows
+from piapi_async.cli._interrupt import TOGETHER
+from piapi_async.cli._jobs_file import COLUMNS, KINDS, JobsFile, MistakeError, Order
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.ledger import SQLiteLedger
 from piapi_async.task import TaskInfo, TaskStatus
@@ -759,7 +759,7 @@ class TestLedger:
     def test_what_a_killed_batch_left(self, ground: Ground) -> None:
         """What a process was submitting when it was killed is in doubt; what one that lives submits now is not."""
         bear = asyncio.run(content_of(flux.Txt2Img(prompt="a bear")))
-        code = "from piapi_async._owner import new_owner; print(new_owner())"
+        code = "from piapi_async._process import new_owner; print(new_owner())"
         gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
         async def submit(key: str, *, owner: str) -> None:

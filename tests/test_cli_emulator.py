@@ -12,9 +12,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from piapi_async._cli_emulator import HEADINGS, run_emulator
-from piapi_async._cli_program import Program
-from piapi_async._cli_run import Setting
+from piapi_async.cli._emulator import HEADINGS, run_emulator
+from piapi_async.cli._errors import Program
+from piapi_async.cli._interrupt import Setting
 from piapi_async.emulator import Emulator, Options
 from piapi_async.testing import VirtualTimeLoop
 

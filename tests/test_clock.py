@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from raw_server import RawServer, Received, answer
 
 from piapi_async import Backoff, Batch, Polling, Session, Txt2Img
-from piapi_async._clock import OFFSET_MAX, Clock
+from piapi_async._asyncio import OFFSET_MAX, Clock
 from piapi_async.testing import run_in_virtual_time
 
 HOUR = 3600.0

@@ -12,9 +12,9 @@ import pytest
 from raw_server import RawServer, Received, Reply, answer, holding, in_thread, stall, task
 
 from piapi_async import Backoff, Img2Img, Polling, Session, TaskHandle, events
-from piapi_async._api import Journal
-from piapi_async._content import Content
-from piapi_async._loop import Lasting, to_the_end
+from piapi_async._asyncio import Lasting, to_the_end
+from piapi_async._client.api import Journal
+from piapi_async._client.body import Content
 from piapi_async.errors import ConfigurationError, InvalidRequestError, SubmissionInDoubtError
 from piapi_async.testing import EventLog
 

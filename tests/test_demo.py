@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
-from piapi_async import _sheet, demo, events
-from piapi_async._cli_run import Setting
-from piapi_async._cli_screen import Board
-from piapi_async.cli import program
+from piapi_async import events
+from piapi_async.cli import _demo, program
+from piapi_async.cli._interrupt import Setting
+from piapi_async.cli._progress import Board
+from piapi_async.display import _contact_sheet
 from piapi_async.flux import MODELS, Img2Img
 from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import VirtualTimeLoop
@@ -35,7 +36,7 @@ def invoke(*args: str, runner: Callable[[], asyncio.Runner] | None = None) -> Re
 
 def test_asks_for_everything() -> None:
     """All image-to-image types and models, a batch, several LoRAs, both control types, with and without image, LoRA."""
-    asked = list(demo.requests(JPEG).values())
+    asked = list(_demo.requests(JPEG).values())
     inputs = [request.input for request in asked]
     steered = [given for given in inputs if "control_net_settings" in given]
     assert {(request.task_type, request.model) for request in asked} == {
@@ -73,7 +74,7 @@ def test_table(played: tuple[Path, Result]) -> None:
     out, result = played
     *table, _blank, total, sheet = result.stdout.splitlines()
     assert max(map(len, table)) <= 80
-    assert {text.split()[0] for text in table if text[:1].isalpha()} == {"task", *demo.requests(JPEG)}
+    assert {text.split()[0] for text in table if text[:1].isalpha()} == {"task", *_demo.requests(JPEG)}
     assert total == "15 pictures by 12 tasks: 2,025,000 points, 0.20 USD at PiAPI, and nothing on the emulator"
     assert sheet == f"contact sheet: {out / 'contact-sheet.png'}"
 
@@ -133,7 +134,7 @@ def test_large_photographs_shrink() -> None:
     image.getexif()[0x0112] = 6
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", exif=image.getexif())
-    with Image.open(io.BytesIO(demo.prepared(buffer.getvalue(), name="x"))) as small:
+    with Image.open(io.BytesIO(_demo.prepared(buffer.getvalue(), name="x"))) as small:
         assert (small.size, small.format) == ((512, 1024), "JPEG")
 
 
@@ -163,36 +164,36 @@ def test_board(encoding: str, mark: str) -> None:
 def test_times_nobody_told() -> None:
     """A service that tells neither times nor cost is shown with zeros."""
     info = TaskInfo(task_id="1", status=TaskStatus.COMPLETED)
-    work = demo.Work(name="x", request=Img2Img(prompt="x", image=JPEG), info=info, looks=1, files=[Path("x.png")])
+    work = _demo.Work(name="x", request=Img2Img(prompt="x", image=JPEG), info=info, looks=1, files=[Path("x.png")])
     console = Console(width=90, record=True, file=io.StringIO())
-    demo.report(demo.Gallery(works=[work], sheet=Path("s.png")), console=console)
+    _demo.report(_demo.Gallery(works=[work], sheet=Path("s.png")), console=console)
     assert "x    schnell img2img     1     0.0      0 x.png" in console.export_text()
 
 
 def test_captions_fit() -> None:
     """A caption is cut to the width of its tile, and left alone where it fits."""
-    font = _sheet._font(22)
-    cut = _sheet.fitted("word " * 60, font)
+    font = _contact_sheet._font(22)
+    cut = _contact_sheet.fitted("word " * 60, font)
     assert cut.startswith("word word ")
     assert cut.endswith("...")
-    assert font.getlength(cut) <= _sheet.WIDTH
-    assert _sheet.fitted("word", font) == "word"
+    assert font.getlength(cut) <= _contact_sheet.WIDTH
+    assert _contact_sheet.fitted("word", font) == "word"
 
 
 @pytest.mark.parametrize(("size", "height"), [((100, 50), 220), ((100, 10), 220), ((100, 1000), 616)])
 def test_places_follow_the_photograph(size: tuple[int, int], height: int) -> None:
     """The places have the photograph's shape, within reason."""
-    assert _sheet._height(Image.new("RGB", size)) == height
+    assert _contact_sheet._height(Image.new("RGB", size)) == height
 
 
 def test_huge_photo_is_refused_by_its_size() -> None:
     """A PHOTO whose decoding would take gigabytes is refused with its size; one of 200 megapixels is taken."""
     buffer = io.BytesIO()
     Image.new("L", (20_000, 10_000)).save(buffer, "JPEG")
-    with Image.open(io.BytesIO(demo.prepared(buffer.getvalue(), name="x"))) as small:
+    with Image.open(io.BytesIO(_demo.prepared(buffer.getvalue(), name="x"))) as small:
         assert max(small.size) <= 1024
     head = struct.pack(">IIBBBBB", 2**15, 2**15, 1, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
     data = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
     with pytest.raises(ValueError, match=r"^PHOTO 'x' is too large; it has 32768 x 32768 pixels"):
-        demo.prepared(data, name="x")
+        _demo.prepared(data, name="x")

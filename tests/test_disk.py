@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from raw_server import PNG, RawServer, Received, answer
 
-from piapi_async import Picture, Session, _disk
-from piapi_async._clock import Clock
+from piapi_async import Picture, Session, _atomic
+from piapi_async._asyncio import Clock
 
 PART = """
 import signal, sys
 from pathlib import Path
-from piapi_async import _disk
-with _disk.temporary(Path(sys.argv[1])) as (path, file):
+from piapi_async import _atomic
+with _atomic.temporary(Path(sys.argv[1])) as (path, file):
     print(path, flush=True)
     signal.pause()
 """
@@ -82,7 +82,7 @@ async def test_parts_of_living_processes_stay(tmp_path: Path, living: str) -> No
         assert len(here) == 2
         (own,) = (name for name in here if name != living)
         os.utime(tmp_path / own, (0, 0))
-        _disk.sweep(tmp_path, now=Clock().now())
+        _atomic.sweep(tmp_path, now=Clock().now())
         assert parts(tmp_path) == here
         doing.cancel()
         await asyncio.gather(doing, return_exceptions=True)
@@ -98,7 +98,7 @@ async def test_parts_of_other_machines_are_swept_when_they_are_old(
     part.touch()
     then = Clock().now() - 3600 * hours
     os.utime(part, (then, then))
-    _disk.sweep(tmp_path, now=Clock().now())
+    _atomic.sweep(tmp_path, now=Clock().now())
     assert part.exists() is stays
 
 
@@ -107,11 +107,11 @@ def test_part_of_a_process_id_that_is_used_again_is_swept(tmp_path: Path) -> Non
     name = left_behind(tmp_path)
     machine, _, _, token = name.removeprefix(".piapi_async-").split("-")
     (tmp_path / name).rename(tmp_path / f".piapi_async-{machine}-{os.getpid()}-1-{token}")
-    _disk.sweep(tmp_path, now=0)
+    _atomic.sweep(tmp_path, now=0)
     assert parts(tmp_path) == []
 
 
 def test_sweeping_needs_no_permission(tmp_path: Path) -> None:
     """A directory that is gone, or may not be read, is no reason for a download to fail."""
-    _disk.sweep(tmp_path / "gone", now=0)
+    _atomic.sweep(tmp_path / "gone", now=0)
     assert Picture(PNG).save(tmp_path / "a.png").read_bytes() == PNG

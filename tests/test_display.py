@@ -37,8 +37,8 @@ from piapi_async import (
     errors,
     events,
 )
-from piapi_async._table import INLINE_MOST
 from piapi_async.display import INTERVAL, Progress, Row, Table
+from piapi_async.display._table import INLINE_MOST
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.task import Image, TaskFault, Usage
 from piapi_async.testing import run_in_virtual_time

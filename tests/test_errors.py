@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from piapi_async import Img2Img, TaskInfo, TaskStatus, errors
-from piapi_async._wire import Answer, decode_task
+from piapi_async._client.responses import Answer, decode_task
 from piapi_async.retry import RETRY_SUBMIT, may_look_again, may_submit_again
 
 TREE = {

@@ -12,7 +12,7 @@ import pytest
 from raw_server import PNG, RawServer, answer, closing, cut, refusing, stall, task
 
 from piapi_async import Img2Img, RetryPolicy, Session, SubmissionInDoubtError, TaskFailedError, events
-from piapi_async._clock import Clock
+from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import (
     APIError,

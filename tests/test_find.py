@@ -14,8 +14,8 @@ from raw_server import PNG, RawServer, answer, task
 from test_batch import bears, errors_of, session_on, short
 
 from piapi_async import Batch, Img2Img, RetryPolicy, Session, TaskStatus, Txt2Img, WebhookConfig, errors
+from piapi_async._asyncio import Clock
 from piapi_async._candidates import REMEMBERED, OwnTasks
-from piapi_async._clock import Clock
 from piapi_async.emulator import Emulator
 from piapi_async.task import Submittable
 

@@ -22,11 +22,11 @@ from piapi_async import (
     LoRA,
     Txt2ImgLora,
     WebhookConfig,
-    _flux_base,
     _media,
     flux,
 )
-from piapi_async._calls import encode_body
+from piapi_async._client.requests import encode_body
+from piapi_async.flux import _base
 
 URL = "https://i.ibb.co/J7ZNgSG/01.jpg"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -426,7 +426,7 @@ def test_requests_of_different_kinds_differ() -> None:
 def test_a_kind_of_request_has_to_say_what_it_sends() -> None:
     """A kind that does not name its own fields cannot be sent by mistake as if it had none."""
     with pytest.raises(NotImplementedError):
-        _ = _flux_base.FluxRequest(prompt="a bear").input
+        _ = _base.FluxRequest(prompt="a bear").input
 
 
 def test_the_documented_outpaint_settings_are_sent_as_documented() -> None:

@@ -18,8 +18,8 @@ from raw_server import PNG, RawServer, answer, closing, cut, stall, task
 
 import piapi_async
 from piapi_async import Img2Img, RetryPolicy, Session, SubmissionInDoubtError, TaskHandle, TaskInfo, events
-from piapi_async._content import Base64, as_json
-from piapi_async._http import ANSWER_MAX, Body, Transport, translate, user_agent
+from piapi_async._client.body import Base64, as_json
+from piapi_async._client.transport import ANSWER_MAX, Body, Transport, translate, user_agent
 from piapi_async.errors import (
     ConfigurationError,
     ConnectError,

@@ -17,8 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import Backoff, Learned, TaskInfo, TaskStatus
-from piapi_async._learning import KINDS, SLACK, TRUSTED, change, lasted, phase
-from piapi_async._past import KEPT
+from piapi_async.polling._durations import (
+    KINDS,
+    SLACK,
+    TRUSTED,
+    change,
+    lasted,
+    phase,
+)
+from piapi_async.polling._samples import KEPT
 
 KEY = ("Qubico/flux1-dev", "img2img")
 ANY_SECONDS = st.floats() | st.integers() | st.floats(0.5, 60)

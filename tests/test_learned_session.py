@@ -9,7 +9,7 @@ import pytest
 from raw_server import RawServer, task
 
 from piapi_async import Backoff, Governor, Img2Img, Learned, Polling, Session, TaskFailedError, TaskRequest
-from piapi_async._clock import Clock
+from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator, LogNormal
 from piapi_async.errors import PiAPIError
 from piapi_async.events import Looked

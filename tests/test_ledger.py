@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from piapi_async import Txt2Img
-from piapi_async._canonical import Content, content_of
-from piapi_async._ledger_schema import MIGRATIONS
-from piapi_async._owner import is_gone, new_owner
-from piapi_async._sqlite import BUSY, Door, log_ahead
-from piapi_async._wire import parse_task
+from piapi_async._client.responses import parse_task
+from piapi_async._fingerprint import Content, content_of
+from piapi_async._process import is_gone, new_owner
 from piapi_async.errors import LedgerConflictError, LedgerError, SpendLimitError
 from piapi_async.ledger import BURIED, LEASE, LOST, TABLE, JobEvent, JobState, LeaseLostError, SQLiteLedger
+from piapi_async.ledger._schema import MIGRATIONS
+from piapi_async.ledger._sqlite import BUSY, Door, log_ahead
 from piapi_async.task import TaskInfo
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -417,8 +417,8 @@ async def test_whoever_lives_keeps_its_jobs(path: Path) -> None:
 
 DEAD = """
 import asyncio, os, signal, sys
-from piapi_async._canonical import content_of
-from piapi_async._owner import new_owner
+from piapi_async._fingerprint import content_of
+from piapi_async._process import new_owner
 from piapi_async import Txt2Img
 from piapi_async.ledger import SQLiteLedger
 
@@ -453,7 +453,7 @@ def test_who_is_gone() -> None:
     """This process lives; one that ended is gone, also when its number is used again; other machines are not known."""
     me = new_owner()
     machine, pid, _, _ = me.rsplit("/", 3)
-    code = "from piapi_async._owner import new_owner; print(new_owner())"
+    code = "from piapi_async._process import new_owner; print(new_owner())"
     ended_one = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert not is_gone(me)
     assert is_gone(ended_one)

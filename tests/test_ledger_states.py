@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from piapi_async._ledger_states import TABLE, JobEvent, JobState, after
 from piapi_async.errors import LedgerError
+from piapi_async.ledger._states import TABLE, JobEvent, JobState, after
 
 PAIRS = list(itertools.product(JobState, JobEvent))
 

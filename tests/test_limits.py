@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piapi_async import Account, Governor, PiAPIError, events
-from piapi_async._gate import MAX_UNDER_WAY, Permit
-from piapi_async._pace import DEFAULT_PAUSE_SECONDS, Kind
 from piapi_async.errors import ConnectError, RateLimitError
+from piapi_async.limits._adaptive import DEFAULT_PAUSE_SECONDS, Kind
+from piapi_async.limits._queue import MAX_UNDER_WAY, Permit
 from piapi_async.task import TaskInfo, TaskStatus
 from piapi_async.testing import EventLog, VirtualTimeLoop, run_in_virtual_time
 

@@ -7,8 +7,7 @@ import weakref
 
 import pytest
 
-from piapi_async._clock import Clock, chance
-from piapi_async._loop import PerLoop, outlast, to_the_end
+from piapi_async._asyncio import Clock, PerLoop, chance, outlast, to_the_end
 from piapi_async.testing import run_in_virtual_time
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from piapi_async import Image, TaskInfo, TaskStatus
-from piapi_async._naming import FIELDS, Naming, naming, safe_name
+from piapi_async.files._naming import FIELDS, Naming, naming, safe_name
 
 CREATED = dt.datetime(2026, 11, 24, 15, 25, 30, tzinfo=dt.timezone(dt.timedelta(hours=1)))
 ID = "1631d053-2352-4add-95cc-360fc52d5f89"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async._pace import (
+from piapi_async.limits._adaptive import (
     CONCURRENCY_PROBE_SECONDS,
     GROWTH_SECONDS,
     MAX_CONCURRENCY_PROBE_SECONDS,

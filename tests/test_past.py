@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async._past import KEPT, Past, Sample
+from piapi_async.polling._samples import KEPT, Past, Sample
 
 STARTS = st.floats(0, 1e5)
 SECONDS = st.floats(0.01, 500)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from raw_server import JPEG, PNG
 
-from piapi_async import Picture, _pillow, _structure
+from piapi_async import Picture
+from piapi_async._images import integrity, pillow
 from piapi_async.errors import ConfigurationError
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -43,7 +44,7 @@ def png(width: int, height: int, *chunks: bytes, interlaced: bool = False) -> by
 
 def fault(data: bytes, media_type: str) -> str | None:
     """What is wrong with a picture."""
-    return _structure.fault(data, media_type=media_type)
+    return integrity.fault(data, media_type=media_type)
 
 
 WHOLE = {
@@ -71,11 +72,11 @@ def test_whole_pictures_have_no_fault(name: str) -> None:
     data = WHOLE[name]
     assert fault(data, type_of(name)) is None
     size = None if name in ("BMP", "TIFF", "AVIF") else PillowImage.open(io.BytesIO(data)).size
-    assert _structure.dimensions(data) == size
-    _pillow.verify(io.BytesIO(data), media_type=type_of(name), at_most=BOUND)
+    assert integrity.dimensions(data) == size
+    pillow.verify(io.BytesIO(data), media_type=type_of(name), at_most=BOUND)
 
 
-@pytest.mark.parametrize("name", [name for name in WHOLE if type_of(name) in _structure.KINDS])
+@pytest.mark.parametrize("name", [name for name in WHOLE if type_of(name) in integrity.KINDS])
 def test_any_truncation_is_seen_without_pillow(name: str) -> None:
     """A PNG, JPEG, WebP or AVIF that lacks its last bytes, however few or many, has a fault."""
     data = WHOLE[name]
@@ -167,7 +168,7 @@ def test_texts_can_be_taken_out_of_a_png() -> None:
     """Nothing but the texts is gone, and what follows the last whole chunk stays."""
     texts = [chunk(kind, b"a\0b") for kind in (b"tEXt", b"zTXt", b"iTXt")]
     rest = [chunk(b"gAMA", bytes(4)), chunk(b"IDAT", zlib.compress(bytes(6))), chunk(b"IEND", b"") + b"tail"]
-    assert _structure.without_texts(png(2, 2, texts[0], rest[0], *texts[1:], *rest[1:])) == png(2, 2, *rest)
+    assert integrity.without_texts(png(2, 2, texts[0], rest[0], *texts[1:], *rest[1:])) == png(2, 2, *rest)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +185,13 @@ def test_texts_can_be_taken_out_of_a_png() -> None:
 )
 def test_lossy_webp_is_told_from_lossless(options: dict[str, Any], *, lossy: bool) -> None:
     """The kind of a WebP is found behind whatever stands before its pixels, in its first frame too."""
-    assert _structure.is_lossy_webp(made("WEBP", **options)) is lossy
+    assert integrity.is_lossy_webp(made("WEBP", **options)) is lossy
 
 
 def test_webp_without_pixels_is_not_lossy() -> None:
     """A WebP in which no pixels are found, however long it is looked for them, is not called lossy."""
-    assert not _structure.is_lossy_webp(b"RIFF\0\0\0\0WEBP")
-    assert not _structure.is_lossy_webp(b"RIFF\0\0\0\0WEBP" + b"odd \0\0\0\0" * 100_001)
+    assert not integrity.is_lossy_webp(b"RIFF\0\0\0\0WEBP")
+    assert not integrity.is_lossy_webp(b"RIFF\0\0\0\0WEBP" + b"odd \0\0\0\0" * 100_001)
 
 
 @given(st.sampled_from(list(WHOLE.values())), st.data())
@@ -341,7 +342,7 @@ def test_without_pillow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ConfigurationError, match=r"^Picture.to_pil\(\) needs Pillow: pip install pillow$"):
         Picture(PNG).to_pil()
-    _pillow.verify(io.BytesIO(b"no picture"), media_type="image/gif", at_most=BOUND)
+    pillow.verify(io.BytesIO(b"no picture"), media_type="image/gif", at_most=BOUND)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
@@ -399,7 +400,7 @@ def test_heic_is_kept_where_nobody_can_decode_it(monkeypatch: pytest.MonkeyPatch
 
 def verify(data: bytes, media_type: str, *, at_most: int = BOUND) -> None:
     """Decode a picture."""
-    _pillow.verify(io.BytesIO(data), media_type=media_type, at_most=at_most)
+    pillow.verify(io.BytesIO(data), media_type=media_type, at_most=at_most)
 
 
 def test_pillow_without_a_decoder_does_not_refuse(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import Backoff, Image, Learned, Polling, TaskInfo, TaskStatus, errors
-from piapi_async._clock import Clock
-from piapi_async._watch import LAST_POLL, VISIBLE_AFTER, Poller
+from piapi_async._asyncio import Clock
 from piapi_async.polling import UNSET, Unset
+from piapi_async.polling._poller import LAST_POLL, VISIBLE_AFTER, Poller
 from piapi_async.testing import run_in_virtual_time
 
 PENDING = TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)

@@ -14,7 +14,7 @@ import pytest
 from raw_server import PNG, RawServer, answer, in_thread, task
 
 from piapi_async import RetryPolicy, Session, Txt2Img
-from piapi_async._http import is_loopback
+from piapi_async._client.transport import is_loopback
 from piapi_async.errors import ConfigurationError, ConnectError
 from piapi_async.task import Image
 

@@ -14,12 +14,12 @@ from raw_server import RawServer, answer
 from test_batch import PRICE, Failing, bears, errors_of, session_on, short
 
 from piapi_async import Batch, Img2Img, RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig, errors
-from piapi_async._canonical import Content, content_of
-from piapi_async._jobs import OnDoubt
-from piapi_async._owner import new_owner
-from piapi_async._reconcile import clusters, match
-from piapi_async._wire import parse_task
+from piapi_async._client.responses import parse_task
+from piapi_async._fingerprint import Content, content_of
+from piapi_async._process import new_owner
 from piapi_async.batch import Failed
+from piapi_async.batch._reconcile import clusters, match
+from piapi_async.batch._runner import OnDoubt
 from piapi_async.emulator import Constant
 from piapi_async.ledger import JobState, Row, SQLiteLedger
 from piapi_async.task import TaskInfo

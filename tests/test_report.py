@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from piapi_async._report import FIRST, ReportRow, write_report
-from piapi_async._report_html import STATES, Totals, duration, plain
+from piapi_async.display._report import FIRST, ReportRow, write_report
+from piapi_async.display._report_html import STATES, Totals, duration, plain
 
 HOSTILE = [
     "<script>alert(1)</script>",

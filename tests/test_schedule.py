@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from piapi_async._schedule import LONG, LONGEST, SHORTEST, Curve, Plan, estimate, plan, plan_queued, sparse
+from piapi_async.polling._schedule import (
+    LONG,
+    LONGEST,
+    SHORTEST,
+    Curve,
+    Plan,
+    estimate,
+    plan,
+    plan_queued,
+    sparse,
+)
 
 DURATIONS = st.lists(st.floats(0.001, 2.6e6), min_size=1, max_size=90)
 PRICES = st.floats(0.001, 1000)

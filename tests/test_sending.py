@@ -12,9 +12,9 @@ from raw_server import PNG, RawServer, Received, answer, stall, task
 from test_http import Pieces
 
 from piapi_async import Img2Img, RetryPolicy, Session, Txt2Img, events
-from piapi_async._content import as_json
-from piapi_async._http import Body
-from piapi_async._loop import Lasting, Limit
+from piapi_async._asyncio import Lasting, Limit
+from piapi_async._client.body import as_json
+from piapi_async._client.transport import Body
 from piapi_async.errors import (
     ConfigurationError,
     ConnectError,

@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 
 from piapi_async import Backoff, Governor, Img2Img, Polling, Session, TaskHandle, TaskInfo
-from piapi_async._watch import VISIBLE_AFTER
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import InvalidRequestError, NotFoundError, WaitTimeoutError
+from piapi_async.polling._poller import VISIBLE_AFTER
 from piapi_async.task import TaskStatus
 from piapi_async.testing import VirtualTimeLoop
 

@@ -37,9 +37,9 @@ from piapi_async import (
     TaskRequest,
     Txt2Img,
 )
-from piapi_async._content import Base64, as_json
-from piapi_async._fitting import _smaller
-from piapi_async._sources import FILE_MAX
+from piapi_async._client.body import Base64, as_json
+from piapi_async._images.prepare import _smaller
+from piapi_async._images.sources import FILE_MAX
 from piapi_async.errors import ConfigurationError
 from piapi_async.prices import PRICES
 

@@ -14,7 +14,7 @@ from PIL import Image
 from raw_server import JPEG, PNG, RawServer, Received, answer, cut, in_thread, stall, task
 
 from piapi_async import ControlNet, ControlNetLora, Img2Img, RetryPolicy, Session, TaskRequest, events
-from piapi_async._uploads import FILE_MAX, LINKS_MAX
+from piapi_async._images.uploads import FILE_MAX, LINKS_MAX
 from piapi_async.emulator import Constant, Emulator
 from piapi_async.errors import (
     AuthenticationError,

@@ -28,8 +28,8 @@ from piapi_async import (
     TaskInfo,
     events,
 )
-from piapi_async._api import Journal
-from piapi_async._content import Content
+from piapi_async._client.api import Journal
+from piapi_async._client.body import Content
 from piapi_async.batch import Failed
 from piapi_async.errors import (
     APIError,

@@ -21,11 +21,10 @@ from piapi_async import (
     TaskStatus,
     Usage,
     WebhookConfig,
-    _calls,
-    _content,
-    _wire,
     errors,
 )
+from piapi_async._client import body as _content
+from piapi_async._client import requests, responses
 from piapi_async.task import TaskFault
 
 KEY = "0123456789abcdef-the-key"
@@ -92,17 +91,17 @@ STALE = {
 """A task in the schema that https://piapi.ai/docs/flux-api/get-task still shows."""
 
 
-def answer(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> _wire.Answer:
+def answer(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> responses.Answer:
     """An HTTP answer with these bytes, this text, or this value as JSON."""
     if isinstance(body, str):
         body = body.encode()
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return _wire.Answer(status=status, headers=headers or {}, body=data)
+    return responses.Answer(status=status, headers=headers or {}, body=data)
 
 
 def decoded(body: object, **parts: Any) -> TaskInfo:
     """The task in an answer."""
-    return _wire.decode_task(answer(body, **parts), now=0.0, secrets=(KEY, SECRET))
+    return responses.decode_task(answer(body, **parts), now=0.0, secrets=(KEY, SECRET))
 
 
 def refused(body: object = b"", **parts: Any) -> errors.PiAPIError:
@@ -121,7 +120,7 @@ def api_error(body: object = b"", **parts: Any) -> errors.APIError:
 
 def task(**fields: Any) -> TaskInfo:
     """A task object with these fields, decoded."""
-    return _wire.parse_task({"task_id": "3f2a", "status": "completed", **fields})
+    return responses.parse_task({"task_id": "3f2a", "status": "completed", **fields})
 
 
 # Requests.
@@ -130,7 +129,7 @@ def task(**fields: Any) -> TaskInfo:
 def test_a_submit_as_http() -> None:
     """A submit is a JSON POST to the task endpoint, with the key in its header alone."""
     body = _content.as_json({})
-    call = _calls.create_call(BASE, api_key=KEY, body=body)
+    call = requests.create_call(BASE, api_key=KEY, body=body)
     assert (call.method, call.url, call.body) == ("POST", "https://api.piapi.ai/api/v1/task", body)
     assert call.headers == {"X-API-Key": KEY, "Content-Type": "application/json"}
     assert KEY not in repr(call)
@@ -147,10 +146,10 @@ def test_a_submit_as_http() -> None:
 )
 def test_a_look_and_a_cancel_as_http(method: str, task_id: str, path: str) -> None:
     """A task's id, whatever is in it, stays one piece of the path."""
-    call = _calls.task_call(BASE, api_key=KEY, task_id=task_id, method=method)
+    call = requests.task_call(BASE, api_key=KEY, task_id=task_id, method=method)
     assert (call.method, call.url, call.body) == (method, f"https://api.piapi.ai/api/v1/task/{path}", None)
     assert call.headers == {"X-API-Key": KEY}
-    assert _calls.task_call(BASE, api_key=KEY, task_id="x").method == "GET"
+    assert requests.task_call(BASE, api_key=KEY, task_id="x").method == "GET"
 
 
 @pytest.mark.parametrize(("value", "kind"), [(math.nan, ValueError), (math.inf, ValueError), (object(), TypeError)])
@@ -158,13 +157,13 @@ def test_what_json_does_not_have_is_refused(value: object, kind: type[Exception]
     """NaN, infinities and foreign objects never leave for the server."""
     request = TaskRequest(model="m", task_type="t", input={"x": value})
     with pytest.raises(kind):
-        _calls.encode_body(request, task_input=request.input, webhook=None)
+        requests.encode_body(request, task_input=request.input, webhook=None)
 
 
 def test_the_input_that_is_sent_is_the_one_given_beside_the_request() -> None:
     """The body holds the prepared input, where local pictures are data URIs already, not the request's own."""
     request = Img2Img(prompt="ä", image=b"\x89PNG\r\n\x1a\n")
-    body = _calls.encode_body(request, task_input={"prompt": "ä"}, webhook=WebhookConfig("https://e.com", secret="s"))
+    body = requests.encode_body(request, task_input={"prompt": "ä"}, webhook=WebhookConfig("https://e.com", secret="s"))
     assert json.loads(b"".join(body.pieces())) == {
         "model": "Qubico/flux1-schnell",
         "task_type": "img2img",
@@ -289,7 +288,7 @@ def test_times_with_zero_to_nine_digits(digits: int) -> None:
     fraction = "123456789"[:digits]
     text = f"2025-05-19T12:14:12{'.' if digits else ''}{fraction}Z"
     micro = int(fraction[:6].ljust(6, "0"))
-    assert _wire.parse_time(text) == datetime(2025, 5, 19, 12, 14, 12, micro, tzinfo=UTC)
+    assert responses.parse_time(text) == datetime(2025, 5, 19, 12, 14, 12, micro, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +312,7 @@ def test_times_with_zero_to_nine_digits(digits: int) -> None:
 )
 def test_times(text: object, expected: datetime | None) -> None:
     """Times are UTC; the zero time, an empty text, and nonsense are "not yet"."""
-    found = _wire.parse_time(text)
+    found = responses.parse_time(text)
     assert found == expected
     assert found is None or found.utcoffset() == UTC.utcoffset(None)
 
@@ -443,15 +442,15 @@ def test_an_answer_that_carries_a_task_is_a_task(body: object, status: int) -> N
 def test_a_number_that_is_cut_off_is_not_an_id(length: int) -> None:
     """An id whose digits may go further is not a task's: an answer cut anywhere in it leaves the submit in doubt."""
     lost = errors.ConnectionLostError("lost")
-    given_answer = _wire.Answer(status=200, headers={}, body=b'{"data":{"task_id":123456'[: length + 1], cut=lost)
+    given_answer = responses.Answer(status=200, headers={}, body=b'{"data":{"task_id":123456'[: length + 1], cut=lost)
     with pytest.raises(errors.ConnectionLostError):
-        _wire.decode_submit(given_answer, now=0)
+        responses.decode_submit(given_answer, now=0)
 
 
 def test_a_number_that_ends_is_an_id() -> None:
     """What follows the digits shows that they are all of it, also where the answer is cut just after."""
-    given_answer = _wire.Answer(status=200, headers={}, body=b'{"data":{"task_id":123456,')
-    assert _wire.decode_submit(given_answer, now=0).task_id == "123456"
+    given_answer = responses.Answer(status=200, headers={}, body=b'{"data":{"task_id":123456,')
+    assert responses.decode_submit(given_answer, now=0).task_id == "123456"
 
 
 def test_a_refusal_with_an_id_but_no_status_is_a_refusal() -> None:
@@ -580,7 +579,7 @@ def test_an_answer_shows_neither_headers_nor_body() -> None:
 def test_secrets_too_short_to_be_one_stay(secret: str, message: str) -> None:
     """Fewer than four characters are part of too many words; they are not taken out of messages."""
     with pytest.raises(errors.APIError) as caught:
-        _wire.decode_task(answer({"code": 400, "message": "bad key k"}), now=0.0, secrets=(secret, ""))
+        responses.decode_task(answer({"code": 400, "message": "bad key k"}), now=0.0, secrets=(secret, ""))
     assert caught.value.message == message
 
 
@@ -675,13 +674,13 @@ def test_a_408_is_a_time_out() -> None:
 
 def test_check_wants_no_task() -> None:
     """`check` is content with an answer without a task, such as a cancel's, and raises for a refusal."""
-    _wire.check(answer({"code": 200, "message": "task 3f2a canceled"}), now=0.0)
+    responses.check(answer({"code": 200, "message": "task 3f2a canceled"}), now=0.0)
     for body in (b"", b"<html>", {"code": 0}, {"code": "200"}, {"code": None}):
-        _wire.check(answer(body), now=0.0)
+        responses.check(answer(body), now=0.0)
     with pytest.raises(errors.NotFoundError):
-        _wire.check(answer("404 page not found", status=404), now=0.0)
+        responses.check(answer("404 page not found", status=404), now=0.0)
     with pytest.raises(errors.InvalidRequestError):
-        _wire.check(answer({"code": 400, "message": "too late"}), now=0.0)
+        responses.check(answer({"code": 400, "message": "too late"}), now=0.0)
 
 
 @pytest.mark.parametrize(
@@ -711,14 +710,14 @@ def test_a_secret_inside_another_uncovers_nothing() -> None:
     long = f"{KEY}-and-more"
     for secrets in ((KEY, long), (long, KEY)):
         with pytest.raises(errors.InvalidRequestError, match=r"^PiAPI answered 400: bad \*\*\* here$") as caught:
-            _wire.decode_task(answer(f"bad {long} here", status=400), now=0.0, secrets=secrets)
+            responses.decode_task(answer(f"bad {long} here", status=400), now=0.0, secrets=secrets)
         assert caught.value.body == "bad *** here"
 
 
 def test_an_empty_secret_hides_nothing() -> None:
     """A webhook without a secret does not turn the whole message into stars."""
     with pytest.raises(errors.InvalidRequestError, match="plain words"):
-        _wire.decode_task(answer("plain words", status=400), now=0.0, secrets=("", KEY))
+        responses.decode_task(answer("plain words", status=400), now=0.0, secrets=("", KEY))
 
 
 # Retry-After.
@@ -768,12 +767,12 @@ NOW = datetime(2015, 10, 21, 7, 28, tzinfo=UTC).timestamp()
 def test_retry_after(value: str, date: str | None, expected: float | None) -> None:
     """A pause is seconds or a date in any of HTTP's forms, 0 to 3600, counted from the server's own clock if given."""
     headers = {"retry-after": value} | ({} if date is None else {"date": date})
-    assert _wire.parse_retry_after(headers, now=NOW) == expected
+    assert responses.parse_retry_after(headers, now=NOW) == expected
 
 
 def test_no_retry_after() -> None:
     """Without the header there is no pause to obey."""
-    assert _wire.parse_retry_after({}, now=NOW) is None
+    assert responses.parse_retry_after({}, now=NOW) is None
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, errors.RateLimitError), (503, errors.ServerError)])
@@ -784,22 +783,24 @@ def test_retry_after_reaches_the_errors_that_have_it(status: int, kind: type[err
         assert isinstance(error, kind)
         assert getattr(error, "retry_after", None) == 7.0
     with pytest.raises(kind) as caught:
-        _wire.decode_task(answer(b"", status=status, headers={"retry-after": "Wed, 21 Oct 2015 07:28:09 GMT"}), now=NOW)
+        responses.decode_task(
+            answer(b"", status=status, headers={"retry-after": "Wed, 21 Oct 2015 07:28:09 GMT"}), now=NOW
+        )
     assert getattr(caught.value, "retry_after", None) == 9.0
 
 
 # Anything at all.
 
 
-def outcome(given_answer: _wire.Answer) -> TaskInfo | errors.PiAPIError:
+def outcome(given_answer: responses.Answer) -> TaskInfo | errors.PiAPIError:
     """What becomes of an answer: a task, or one of our errors; anything else is raised."""
     try:
-        return _wire.decode_task(given_answer, now=NOW, secrets=(KEY, SECRET))
+        return responses.decode_task(given_answer, now=NOW, secrets=(KEY, SECRET))
     except errors.PiAPIError as error:
         return error
 
 
-def survives(given_answer: _wire.Answer) -> None:
+def survives(given_answer: responses.Answer) -> None:
     """The answer gives a whole `TaskInfo` or one of our errors, each fit to be shown, and nothing else."""
     found = outcome(given_answer)
     if isinstance(found, errors.PiAPIError):
@@ -821,7 +822,7 @@ def survives(given_answer: _wire.Answer) -> None:
 @example(answer(b'{"task_id":"\\ud800","status":"completed"}'))
 @example(answer(b'{"code":' + b"9" * 5000 + b"}"))
 @example(answer(b'{"code":200,"data":{"task_id":"x","meta":{"usage":{"consume":1e400,"frozen":-1e308}}}}'))
-def test_any_bytes_give_a_task_or_an_error_of_ours(given_answer: _wire.Answer) -> None:
+def test_any_bytes_give_a_task_or_an_error_of_ours(given_answer: responses.Answer) -> None:
     """Whatever bytes, status and headers a server sends, the outcome is a `TaskInfo` or a `PiAPIError`."""
     survives(given_answer)
 
@@ -838,7 +839,7 @@ def test_no_depth_of_nesting_gives_anything_else(nest: tuple[bytes, bytes], plac
 
 @settings(max_examples=300)
 @given(answers(PAYLOADS.map(json.dumps).map(str.encode)))
-def test_any_json_gives_a_task_or_an_error_of_ours(given_answer: _wire.Answer) -> None:
+def test_any_json_gives_a_task_or_an_error_of_ours(given_answer: responses.Answer) -> None:
     """JSON shaped like tasks and envelopes, with wrong types everywhere, gives a `TaskInfo` or a `PiAPIError`."""
     survives(given_answer)
 
@@ -846,7 +847,7 @@ def test_any_json_gives_a_task_or_an_error_of_ours(given_answer: _wire.Answer) -
 @given(TASKS.filter(lambda shaped: isinstance(shaped.get("task_id"), str) and shaped["task_id"].strip()))
 def test_a_task_object_keeps_its_words(shaped: dict[str, Any]) -> None:
     """Any object with an id is a task whose texts are the object's own."""
-    info = _wire.parse_task(shaped)
+    info = responses.parse_task(shaped)
     assert info.task_id == shaped["task_id"]
     word = shaped.get("status")
     assert info.raw_status == (word if isinstance(word, str) else "")
@@ -857,4 +858,4 @@ def test_a_task_object_keeps_its_words(shaped: dict[str, Any]) -> None:
 def test_an_answer_that_no_reader_bears_is_in_doubt(body: bytes) -> None:
     """A number or a depth beyond Python's limits gives no task, and no error but ours."""
     with pytest.raises(errors.UnexpectedResponseError):
-        _wire.decode_submit(_wire.Answer(status=200, headers={}, body=body), now=0.0)
+        responses.decode_submit(responses.Answer(status=200, headers={}, body=body), now=0.0)

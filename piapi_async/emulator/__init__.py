@@ -21,7 +21,7 @@ a choice was made:
 
 `piapi_async.emulator.faults` tells what can go wrong on purpose, `piapi_async.emulator.durations` how long tasks take,
 `piapi_async.emulator.check` what can be asserted afterwards. Options change while it runs by `Emulator.set`, and all of
-it can be reached over HTTP under `/_emulator/`, from this machine only; `piapi_async.emulator._admin` has the list.
+it can be reached over HTTP under `/_emulator/`, from this machine only; `_http.admin` has the list.
 """
 
 from piapi_async.emulator._server import Emulator

@@ -8,19 +8,19 @@ from typing import Any, Literal, Self
 from aiohttp import web
 from yarl import URL
 
-from piapi_async._clock import Clock
-from piapi_async.emulator._admin import Admin
-from piapi_async.emulator._endpoints import Endpoints
-from piapi_async.emulator._gallery import Gallery
-from piapi_async.emulator._journal import Journal
-from piapi_async.emulator._lifecycle import Failure, Task
-from piapi_async.emulator._rate import Rate
-from piapi_async.emulator._render import Renderer, usage
-from piapi_async.emulator._service import Service
-from piapi_async.emulator._settings import Settings
-from piapi_async.emulator._stopwatch import Stopwatch
-from piapi_async.emulator._uploads import Uploads
-from piapi_async.emulator._webhooks import Webhooks
+from piapi_async._asyncio import Clock
+from piapi_async.emulator._art.gallery import Gallery
+from piapi_async.emulator._http.admin import Admin
+from piapi_async.emulator._http.endpoints import Endpoints
+from piapi_async.emulator._http.journal import Journal
+from piapi_async.emulator._http.responses import Renderer, usage
+from piapi_async.emulator._http.webhooks import Webhooks
+from piapi_async.emulator._service.lifecycle import Failure, Task
+from piapi_async.emulator._service.rate import Rate
+from piapi_async.emulator._service.service import Service
+from piapi_async.emulator._service.settings import Settings
+from piapi_async.emulator._service.stopwatch import Stopwatch
+from piapi_async.emulator._service.uploads import Uploads
 from piapi_async.emulator.check import Check
 from piapi_async.emulator.faults import Faults
 from piapi_async.emulator.options import Options

@@ -9,7 +9,7 @@ import aiohttp
 import attrs
 from PIL import Image
 
-from piapi_async._clock import Clock
+from piapi_async._asyncio import Clock
 from piapi_async.emulator import Emulator
 
 

@@ -7,10 +7,10 @@ import pytest
 from emulator.rig import Api, data_uri
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
-from piapi_async.emulator._canvas import canvas_for
-from piapi_async.emulator._landscape import landscape
-from piapi_async.emulator._order import Order
-from piapi_async.emulator._pictures import paint
+from piapi_async.emulator._art.canvas import canvas_for
+from piapi_async.emulator._art.landscape import landscape
+from piapi_async.emulator._art.pictures import paint
+from piapi_async.emulator._art.spec import Order
 
 ADVANCED = "Qubico/flux1-dev-advanced"
 

@@ -10,7 +10,7 @@ import pytest
 from emulator.rig import Api, img2img
 
 from piapi_async.emulator import Faults, faults
-from piapi_async.emulator._apply import _SPOILERS
+from piapi_async.emulator._http.inject import _SPOILERS
 from piapi_async.emulator.faults import ENDPOINTS, KINDS
 
 STATUSES = ("500", "502", "503", "504", "522")

@@ -10,8 +10,8 @@ from aiohttp import web
 from emulator.rig import Api, MakeApi, data_uri, img2img, picture
 
 from piapi_async import emulator
-from piapi_async.emulator import _fetch
-from piapi_async.emulator._sources import inline, is_loopback
+from piapi_async.emulator._art import fetch
+from piapi_async.emulator._service.sources import inline, is_loopback
 
 FOREIGN = "https://i.ibb.co/J7ZNgSG/01.jpg"
 
@@ -141,13 +141,13 @@ async def test_an_image_that_cannot_be_had_after_all(
 
 async def test_fetching_has_bounds(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody there, too much, and another machine all give nothing; proxies are passed by."""
-    assert await _fetch.fetch(files.url) == files.body
-    assert await _fetch.fetch("http://127.0.0.1:1/x") is None
-    assert await _fetch.fetch(FOREIGN) is None
+    assert await fetch.fetch(files.url) == files.body
+    assert await fetch.fetch("http://127.0.0.1:1/x") is None
+    assert await fetch.fetch(FOREIGN) is None
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert await _fetch.fetch(files.url) == files.body
-    monkeypatch.setattr(_fetch, "_MOST_BYTES", 10)
-    assert await _fetch.fetch(files.url) is None
+    assert await fetch.fetch(files.url) == files.body
+    monkeypatch.setattr(fetch, "_MOST_BYTES", 10)
+    assert await fetch.fetch(files.url) is None
 
 
 async def test_a_picture_is_made_once_however_often_it_is_asked_for(api: Api, files: FileServer) -> None:
@@ -162,7 +162,7 @@ async def test_pictures_leave_memory_when_they_are_many(
     api: Api, files: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The least recently used go first, and are made again, the same, when they are asked for."""
-    monkeypatch.setattr("piapi_async.emulator._gallery._KEPT_BYTES", 1)
+    monkeypatch.setattr("piapi_async.emulator._art.gallery._KEPT_BYTES", 1)
     first = await result(api, image=files.url)
     assert len(api.emulator._gallery._kept) == 0
     assert await result(api, image=files.url) == first
@@ -175,7 +175,7 @@ async def test_the_last_used_picture_stays_longest(
     """With room for two, the third pushes out the one that was not looked at since."""
     links = [(await api.finished(img2img(image=f"{files.url}?{i}")))["output"]["image_url"] for i in range(3)]
     sizes = [len((await api.send("GET", link)).body) for link in links[:2]]
-    monkeypatch.setattr("piapi_async.emulator._gallery._KEPT_BYTES", sum(sizes) + 100)
+    monkeypatch.setattr("piapi_async.emulator._art.gallery._KEPT_BYTES", sum(sizes) + 100)
     for link in (links[0], links[2], links[0], links[2]):
         await api.send("GET", link)
     assert len(files.served) == 3
@@ -210,7 +210,7 @@ async def test_a_failed_task_has_no_picture(api: Api) -> None:
 
 async def test_without_pillow_everything_works_but_pictures(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence with the command, where the picture would have been."""
-    for name in [name for name in sys.modules if name.startswith("piapi_async.emulator._pictures")]:
+    for name in [name for name in sys.modules if name.startswith("piapi_async.emulator._art.pictures")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "PIL", None)
     link = (await api.finished())["output"]["image_url"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piapi_async.emulator._lifecycle import Failure, Lifecycle, Task
+from piapi_async.emulator._service.lifecycle import Failure, Lifecycle, Task
 
 
 def task(index: int = 0, *, created_at: float = 0.0, queue: float = 1.0, work: float = 10.0, **more: Any) -> Task:

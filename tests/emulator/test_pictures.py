@@ -8,12 +8,13 @@ import pytest
 from emulator.rig import picture
 from PIL import Image, ImageChops, ImageStat
 
-from piapi_async.emulator import _pictures, _styles
-from piapi_async.emulator._landscape import landscape
-from piapi_async.emulator._order import Order
-from piapi_async.emulator._palette import PALETTES
-from piapi_async.emulator._pictures import paint
-from piapi_async.emulator._styles import _COLOURS, _EFFECTS, _LORAS, style_for
+from piapi_async.emulator._art import pictures
+from piapi_async.emulator._art import styles as _styles
+from piapi_async.emulator._art.landscape import landscape
+from piapi_async.emulator._art.palette import PALETTES
+from piapi_async.emulator._art.pictures import paint
+from piapi_async.emulator._art.spec import Order
+from piapi_async.emulator._art.styles import _COLOURS, _EFFECTS, _LORAS, style_for
 
 
 def photo(size: tuple[int, int] = (90, 60)) -> bytes:
@@ -260,7 +261,7 @@ def test_an_image_that_cannot_be_read_needs_a_stand_in(data: bytes | None) -> No
 
 def test_an_image_too_large_to_decode_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few bytes can be many pixels."""
-    monkeypatch.setattr(_pictures, "_MOST_DECODED", 5399)
+    monkeypatch.setattr(pictures, "_MOST_DECODED", 5399)
     assert paint(order(), images=[PHOTO], fallbacks=False) is None
 
 

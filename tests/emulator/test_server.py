@@ -11,9 +11,9 @@ import pytest
 from emulator.rig import Api, HandClock, MakeApi, img2img
 
 from piapi_async.emulator import Constant, Emulator, Options
-from piapi_async.emulator._service import Service
-from piapi_async.emulator._settings import Settings
-from piapi_async.emulator._validation import read_submission
+from piapi_async.emulator._service.service import Service
+from piapi_async.emulator._service.settings import Settings
+from piapi_async.emulator._service.validation import read_submission
 
 
 async def test_it_listens_on_loopback_under_a_free_port() -> None:

@@ -6,8 +6,8 @@ import pytest
 from emulator.rig import Api, MakeApi
 
 from piapi_async.emulator import Constant, Emulator, Options
-from piapi_async.emulator._service import Service
-from piapi_async.emulator._settings import FIXED, Settings
+from piapi_async.emulator._service.service import Service
+from piapi_async.emulator._service.settings import FIXED, Settings
 
 
 async def test_a_change_holds_from_the_next_request_on(api: Api) -> None:

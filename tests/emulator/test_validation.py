@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from piapi_async.emulator._validation import Refusal, Submission, read_submission
+from piapi_async.emulator._service.validation import Refusal, Submission, read_submission
 
 SCHNELL, DEV, ADVANCED = "Qubico/flux1-schnell", "Qubico/flux1-dev", "Qubico/flux1-dev-advanced"
 IMAGE = "https://example.com/a.jpg"

@@ -11,7 +11,7 @@ import pytest
 from emulator.receiver import Receiver
 from emulator.rig import Api, HandClock, img2img
 
-from piapi_async._clock import Clock
+from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator
 
 ELSEWHERE = "https://webhook.site/xxxx"
