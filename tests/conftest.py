@@ -13,7 +13,7 @@ import pytest
 from piapi_async.testing import VirtualTimeLoop
 
 if TYPE_CHECKING:
-    from ground import Ground
+    from support.ground import Ground
 
 REAL_TIME = "real_time: run this async test on an ordinary event loop; all others run on a VirtualTimeLoop"
 
@@ -56,7 +56,7 @@ def heed_ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def ground(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Iterator[Ground]":
     """A fresh emulator for commands, and an empty directory to work in."""
-    from ground import Ground
+    from support.ground import Ground
 
     monkeypatch.chdir(tmp_path)
     ground = Ground(monkeypatch)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_server import RawServer, Received, answer
+from support.raw_server import RawServer, Received, answer
 
 from piapi_async import Backoff, Batch, Polling, Session, Txt2Img
 from piapi_async._asyncio import OFFSET_MAX, Clock

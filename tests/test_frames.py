@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import RawServer, Reply, answer, closing, cut, refusing, stall, task
+from support.raw_server import RawServer, Reply, answer, closing, cut, refusing, stall, task
 
 from piapi_async import RetryPolicy, Session, TaskRequest, Txt2Img, WebhookConfig
 from piapi_async._text import Secret, masked

@@ -8,7 +8,7 @@ import aiohttp
 import numpy as np
 import pytest
 import tenacity
-from raw_server import RawServer, answer, cut, holding, stall, task
+from support.raw_server import RawServer, answer, cut, holding, stall, task
 
 from piapi_async import (
     Backoff,

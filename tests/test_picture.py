@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
-from raw_server import JPEG, PNG
+from support.raw_server import JPEG, PNG
 
 from piapi_async import Picture
 from piapi_async._images import integrity, pillow

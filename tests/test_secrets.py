@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import PNG, RawServer, answer, closing, cut, refusing, stall, task
+from support.raw_server import PNG, RawServer, answer, closing, cut, refusing, stall, task
 
 from piapi_async import Img2Img, Polling, RetryPolicy, Session, WebhookConfig
 from piapi_async.errors import APIError, PiAPIError

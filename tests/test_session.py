@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import PNG, RawServer, answer, closing, holding, in_thread, stall, task
+from support.raw_server import PNG, RawServer, answer, closing, holding, in_thread, stall, task
 
 from piapi_async import (
     Backoff,

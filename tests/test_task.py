@@ -10,7 +10,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import JSON
+from support.strategies import JSON
 
 from piapi_async import Image, Img2Img, TaskInfo, TaskRequest, TaskStatus, Usage, WebhookConfig
 from piapi_async.task import Submittable, TaskFault

@@ -11,7 +11,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_server import PNG, RawServer, answer, closing, cut, holding, refusing, stall, stalling_after, strangers, task
+from support.raw_server import (
+    PNG,
+    RawServer,
+    answer,
+    closing,
+    cut,
+    holding,
+    refusing,
+    stall,
+    stalling_after,
+    strangers,
+    task,
+)
 
 from piapi_async import Backoff, Governor, Image, Img2Img, Polling, RetryPolicy, Session, WaitTimeoutError, events
 from piapi_async.emulator import Constant, Emulator

@@ -5,7 +5,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator.rig import Api, HandClock, MakeApi
+from support.rig import Api, HandClock, MakeApi
 
 from piapi_async.emulator import Constant, Emulator
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 ADVANCED = "Qubico/flux1-dev-advanced"
 HISTORIES = "/api/open/tasks/histories"

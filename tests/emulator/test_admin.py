@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from emulator.rig import Api, MakeApi, data_uri, img2img, picture
 from PIL import Image
+from support.rig import Api, MakeApi, data_uri, img2img, picture
 
 from piapi_async.emulator import Constant, Emulator, Options, Uniform
 

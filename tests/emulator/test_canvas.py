@@ -4,8 +4,8 @@ import io
 from typing import Any
 
 import pytest
-from emulator.rig import Api, data_uri
 from PIL import Image, ImageChops, ImageDraw, ImageStat
+from support.rig import Api, data_uri
 
 from piapi_async.emulator._art.canvas import canvas_for
 from piapi_async.emulator._art.landscape import landscape

@@ -4,7 +4,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 from piapi_async.emulator import Charge, Check, Emulator
 

@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 import pytest
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 SECRET = {"webhook_config": {"endpoint": "https://webhook.site/xxxx", "secret": "s3cret"}}
 

@@ -1,7 +1,7 @@
 """Points: freeze, consume, refund (section 6 of the facts)."""
 
 import pytest
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 from piapi_async.emulator import Charge
 

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 SCHNELL, DEV, ADVANCED = "Qubico/flux1-schnell", "Qubico/flux1-dev", "Qubico/flux1-dev-advanced"
 REQUIRED = {"task_id", "model", "task_type", "status", "input", "output", "meta", "detail", "logs", "error"}

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from emulator.examples import FIXTURES, example, shape
-from emulator.receiver import Receiver
-from emulator.rig import Api, MakeApi
+from support.examples import FIXTURES, example, shape
+from support.receiver import Receiver
+from support.rig import Api, MakeApi
 
 REQUESTS = sorted(path.stem for path in FIXTURES.glob("*-request.json") if path.stem != "upload-request")
 

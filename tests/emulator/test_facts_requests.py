@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 import pytest
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 SCHNELL, DEV, ADVANCED = MODELS = ("Qubico/flux1-schnell", "Qubico/flux1-dev", "Qubico/flux1-dev-advanced")
 IMAGE = "https://i.ibb.co/J7ZNgSG/01.jpg"

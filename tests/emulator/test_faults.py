@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator.rig import Api, img2img
+from support.rig import Api, img2img
 
 from piapi_async.emulator import Faults, faults
 from piapi_async.emulator._http.inject import _SPOILERS

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from emulator.rig import Api, MakeApi, data_uri, img2img, picture
+from support.rig import Api, MakeApi, data_uri, img2img, picture
 
 from piapi_async import emulator
 from piapi_async.emulator._art import fetch

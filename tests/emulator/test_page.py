@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from emulator.browser import PROGRAM, Browser, Tab, browser
-from emulator.rig import Api, MakeApi, img2img
+from support.browser import PROGRAM, Browser, Tab, browser
+from support.rig import Api, MakeApi, img2img
 
 from piapi_async.emulator import Emulator, Options
 from piapi_async.emulator.faults import ENDPOINTS, KINDS

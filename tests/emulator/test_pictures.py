@@ -5,8 +5,8 @@ import random
 from typing import Any
 
 import pytest
-from emulator.rig import picture
 from PIL import Image, ImageChops, ImageStat
+from support.rig import picture
 
 from piapi_async.emulator._art import pictures
 from piapi_async.emulator._art import styles as _styles

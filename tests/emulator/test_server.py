@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from emulator.rig import Api, HandClock, MakeApi, img2img
+from support.rig import Api, HandClock, MakeApi, img2img
 
 from piapi_async.emulator import Constant, Emulator, Options
 from piapi_async.emulator._service.service import Service

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from emulator.rig import Api, MakeApi
+from support.rig import Api, MakeApi
 
 from piapi_async.emulator import Constant, Emulator, Options
 from piapi_async.emulator._service.service import Service

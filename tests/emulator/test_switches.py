@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import attrs
 import pytest
-from emulator.rig import Api, MakeApi, Reply, data_uri, img2img, picture
+from support.rig import Api, MakeApi, Reply, data_uri, img2img, picture
 
 from piapi_async.emulator import Options, options
 

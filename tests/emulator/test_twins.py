@@ -3,7 +3,7 @@
 from typing import Any
 
 import attrs
-from emulator.rig import Api, MakeApi, img2img
+from support.rig import Api, MakeApi, img2img
 
 from piapi_async.emulator import Options
 

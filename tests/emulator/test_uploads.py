@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from emulator.rig import Api, MakeApi, Reply, data_uri, img2img, picture
+from support.rig import Api, MakeApi, Reply, data_uri, img2img, picture
 
 PATH = "/api/ephemeral_resource"
 MIB = 2**20

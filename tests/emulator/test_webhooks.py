@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator.receiver import Receiver
-from emulator.rig import Api, HandClock, img2img
+from support.receiver import Receiver
+from support.rig import Api, HandClock, img2img
 
 from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator

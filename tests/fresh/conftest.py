@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from fresh.support import emulator_process
+from support.fresh import emulator_process
 
 OPTIONS = "--seconds 0 --queue-delay 0 --concurrency 1000 --max-pixels 1024 --credits 10000000000"
 

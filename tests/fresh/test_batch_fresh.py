@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fresh.support import PATIENCE, ROUNDS, emulator_process
 from PIL import Image
+from support.fresh import PATIENCE, ROUNDS, emulator_process
 
 from piapi_async.ledger import JobState, SQLiteLedger
 

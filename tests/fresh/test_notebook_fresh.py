@@ -6,9 +6,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from fresh.support import ROUNDS
 from nbclient import NotebookClient
 from PIL import Image
+from support.fresh import ROUNDS
 
 CELL = """
 import asyncio

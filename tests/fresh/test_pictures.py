@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 
 import pytest
-from fresh.support import ROUNDS, run_fresh, succeeds
 from PIL import Image, features
+from support.fresh import ROUNDS, run_fresh, succeeds
 
 GATHER = """
 import asyncio, sys

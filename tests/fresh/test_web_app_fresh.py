@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fresh.support import PATIENCE, ROUNDS
 from PIL import Image
+from support.fresh import PATIENCE, ROUNDS
 
 HERE = Path(__file__).parent
 APPS = {
