@@ -1,4 +1,4 @@
-"""How many looks a second one emulator answers while it holds 20,000 tasks, beside a bare aiohttp.web handler.
+"""How many polls a second one emulator answers while it holds 20,000 tasks, beside a bare aiohttp.web handler.
 
     python benchmarks/emulator.py [--tasks 20000] [--looks 4000] [--rounds 5]
 
@@ -118,18 +118,18 @@ def request(method: str, path: str, *, body: bytes = b"") -> bytes:
     return head.encode() + body
 
 
-async def load(*, servers: Servers, tasks: int, looks: int, rounds: int) -> dict[str, list[list[float]]]:
-    """Fill the emulator, then look here and there in turns; of each turn, the looks a second by clock and by CPU."""
+async def load(*, servers: Servers, tasks: int, polls: int, rounds: int) -> dict[str, list[list[float]]]:
+    """Fill the emulator, then look here and there in turns; of each turn, the polls a second by clock and by CPU."""
     answers = await call(servers["emulator"][0], [request("POST", "/api/v1/task", body=BODY)] * tasks)
     ids = itertools.cycle([json.loads(answer)["data"]["task_id"] for answer in answers])
     rates: dict[str, list[list[float]]] = {name: [] for name in servers}
     for _ in range(rounds):
         for name, (url, process) in servers.items():
-            requests = [request("GET", f"/api/v1/task/{next(ids)}") for _ in range(looks)]
+            requests = [request("GET", f"/api/v1/task/{next(ids)}") for _ in range(polls)]
             began, cpu = time.perf_counter(), cpu_seconds(process)
-            assert len(await call(url, requests)) == looks
+            assert len(await call(url, requests)) == polls
             spent = time.perf_counter() - began, cpu_seconds(process) - cpu
-            rates[name].append([looks / seconds for seconds in spent])
+            rates[name].append([polls / seconds for seconds in spent])
     return rates
 
 
@@ -162,7 +162,7 @@ def resident(process: int) -> float:
 
 
 def answer_size(url: str) -> int:
-    """How long the emulator's answer to a look is."""
+    """How long the emulator's answer to a poll is."""
 
     def ask(path: str, body: bytes | None = None) -> bytes:
         asked = urllib.request.Request(url + path, data=body, headers={"X-API-Key": KEY})
@@ -178,15 +178,15 @@ def report(given: argparse.Namespace) -> None:
     with server("--role", "emulator") as ours:
         size, empty = answer_size(ours[0]), resident(ours[1])
         with server("--role", "bare", "--size", str(size)) as bare:
-            work = {"tasks": given.tasks, "looks": given.looks, "rounds": given.rounds}
+            work = {"tasks": given.tasks, "polls": given.polls, "rounds": given.rounds}
             command = [sys.executable, __file__, "--role", "load"]
             order = json.dumps({"servers": {"emulator": ours, "bare": bare}, **work})
             rates = json.loads(subprocess.run(command, check=True, input=order, capture_output=True, text=True).stdout)
         full = resident(ours[1])
-    print(f"{given.tasks} tasks held, {given.rounds} rounds of {given.looks} looks, answers of {size} bytes, medians")
+    print(f"{given.tasks} tasks held, {given.rounds} rounds of {given.polls} polls, answers of {size} bytes, medians")
     for name, turns in rates.items():
         clock, cpu = (statistics.median(turn[kind] for turn in turns) for kind in (0, 1))
-        print(f"  {name:8} {clock:6.0f} looks a second, {cpu:6.0f} a second of CPU")
+        print(f"  {name:8} {clock:6.0f} polls a second, {cpu:6.0f} a second of CPU")
     for kind, unit in enumerate(("clock", "CPU")):
         pairs = zip(rates["emulator"], rates["bare"], strict=True)
         print(f"  emulator / bare by {unit}: {statistics.median(one[kind] / other[kind] for one, other in pairs):.2f}")

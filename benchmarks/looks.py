@@ -1,12 +1,12 @@
-"""What one look costs, and what one waiting task holds: from a thousand tasks to twenty thousand.
+"""What one poll costs, and what one waiting task holds: from a thousand tasks to twenty thousand.
 
     python benchmarks/looks.py [--tasks 1000 5000 20000] [--runs 5]
 
-Cost: so many tasks are waited for at once and never end, through all of `TaskHandle.wait`, at 1,000 looks a second in
+Cost: so many tasks are waited for at once and never end, through all of `TaskHandle.wait`, at 1,000 polls a second in
 all. Beside it, a bare aiohttp loop makes the same GETs and parses the same JSON. Both run in fresh processes, in turns;
-processor seconds of the client are divided by the looks that the server counted.
+processor seconds of the client are divided by the polls that the server counted.
 
-Memory: what the resident set grows by for each further task that sleeps between two looks.
+Memory: what the resident set grows by for each further task that sleeps between two polls.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from piapi_async import Backoff, Img2Img, Learned, Polling, Session, WaitTimeout
 from piapi_async.events import Submitted
 
 RATE = 1000
-"""Looks a second, of all tasks together."""
+"""Polls a second, of all tasks together."""
 
 ROUNDS = 10
-"""Looks at each of a thousand tasks; fewer at each of more."""
+"""Polls of each of a thousand tasks; fewer at each of more."""
 
 REQUEST = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
 
@@ -67,7 +67,7 @@ async def bare(url: str, *, tasks: int) -> float:
 
         ids = await asyncio.gather(*(submit() for _ in range(tasks)))
 
-        async def look(index: int) -> None:
+        async def poll(index: int) -> None:
             await asyncio.sleep(index / RATE)
             end = time.monotonic() + _seconds(tasks)
             while time.monotonic() < end:
@@ -75,7 +75,7 @@ async def bare(url: str, *, tasks: int) -> float:
                 async with http.get(f"{url}/api/v1/task/{ids[index]}") as response:
                     assert (await response.json())["data"]["status"] == "processing"
 
-        return await _cost(look, tasks=tasks)
+        return await _cost(poll, tasks=tasks)
 
 
 def _seconds(tasks: int) -> float:
@@ -116,7 +116,7 @@ async def memory(url: str, *, sizes: list[int]) -> list[float]:
 
 
 def client(role: str, *sizes: int) -> tuple[list[float], int]:
-    """What one role prints in a fresh process, and the looks that its server counted."""
+    """What one role prints in a fresh process, and the polls that its server counted."""
     server = subprocess.Popen(
         [sys.executable, __file__, "--role", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -125,7 +125,7 @@ def client(role: str, *sizes: int) -> tuple[list[float], int]:
     command = [sys.executable, __file__, "--role", role, "--url", url, "--tasks", *map(str, sizes)]
     figures: list[float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     counted = json.loads(server.communicate("")[0])
-    return figures, sum(looks for _, looks in counted.values())
+    return figures, sum(polls for _, polls in counted.values())
 
 
 def report(sizes: list[int], *, runs: int) -> None:
@@ -134,10 +134,10 @@ def report(sizes: list[int], *, runs: int) -> None:
         rounds = []
         for _ in range(runs):
             each = [client(role, tasks) for role in ("ours", "bare")]
-            rounds.append([1e6 * cpu[0] / looks for cpu, looks in each])
+            rounds.append([1e6 * cpu[0] / polls for cpu, polls in each])
         mine, plain = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratio = statistics.median(one / other for one, other in rounds)
-        print(f"{tasks:6} tasks: {mine:4.0f} µs a look, {plain:4.0f} µs bare, ratio {ratio:.2f}", flush=True)
+        print(f"{tasks:6} tasks: {mine:4.0f} µs a poll, {plain:4.0f} µs bare, ratio {ratio:.2f}", flush=True)
     held, _ = client("memory", *sizes)
     numbers = [100, *sizes]
     for index in range(1, len(held)):

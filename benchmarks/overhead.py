@@ -24,7 +24,7 @@ import aiohttp
 from piapi_async import Backoff, Img2Img, Polling, Session
 from piapi_async.emulator import Emulator
 from piapi_async.emulator.durations import Constant, Uniform
-from piapi_async.events import Looked
+from piapi_async.events import Polled
 
 KEY = "benchmark"
 POLLING = Polling(wait=Backoff())
@@ -37,16 +37,16 @@ BODY = {
 
 async def ours(url: str, *, tasks: int) -> dict[str, float]:
     """All tasks through `Session.run`."""
-    looks = 0
+    polls = 0
 
     def count(event: object) -> None:
-        nonlocal looks
-        looks += isinstance(event, Looked)
+        nonlocal polls
+        polls += isinstance(event, Polled)
 
     request = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
     async with Session(KEY, base_url=url, polling=POLLING, observers=[count]) as session:
         infos = await asyncio.gather(*(session.run(request) for _ in range(tasks)))
-    return {"completed": len(infos), "ids": len({info.task_id for info in infos}), "looks": looks}
+    return {"completed": len(infos), "ids": len({info.task_id for info in infos}), "polls": polls}
 
 
 async def bare(url: str, *, tasks: int) -> dict[str, float]:
@@ -54,21 +54,21 @@ async def bare(url: str, *, tasks: int) -> dict[str, float]:
     async with aiohttp.ClientSession(headers={"X-API-Key": KEY}) as http:
         ends = await asyncio.gather(*(wait_bare(http, url=url) for _ in range(tasks)))
     ids = [task_id for task_id, _ in ends]
-    return {"completed": len(ids), "ids": len(set(ids)), "looks": sum(looks for _, looks in ends)}
+    return {"completed": len(ids), "ids": len(set(ids)), "polls": sum(polls for _, polls in ends)}
 
 
 async def wait_bare(http: aiohttp.ClientSession, *, url: str) -> tuple[str, int]:
-    """Submit one task and look until it is over, by the pauses of `Backoff()`: its id, and how many looks it took."""
+    """Submit one task and poll until it is over, by the pauses of `Backoff()`: its id, and how many looks it took."""
     async with http.post(f"{url}/api/v1/task", json=BODY) as response:
         task = (await response.json())["data"]
-    pause, looks = 1.0, 0
+    pause, polls = 1.0, 0
     while task["status"] != "completed":
         await asyncio.sleep(min(15.0, pause + 0.5 * random.random()))
         pause *= 1.5
         async with http.get(f"{url}/api/v1/task/{task['task_id']}") as response:
             task = (await response.json())["data"]
-        looks += 1
-    return str(task["task_id"]), looks
+        polls += 1
+    return str(task["task_id"]), polls
 
 
 async def memory(url: str, *, tasks: int) -> dict[str, float]:
@@ -135,7 +135,7 @@ def report(*, tasks: int, runs: int) -> None:
         middle = {name: statistics.median(one[role][name] for one in rounds) for name in rounds[0][role]}
         print(
             f"  {role:5} {middle['completed']:.0f} completed, {middle['submitted']:.0f} tasks at the server, "
-            f"{middle['looks'] / tasks:.2f} looks a task, CPU {middle['cpu']:.2f} s, wall {middle['wall']:.1f} s"
+            f"{middle['polls'] / tasks:.2f} polls a task, CPU {middle['cpu']:.2f} s, wall {middle['wall']:.1f} s"
         )
     ratio = statistics.median(one["ours"]["cpu"] / one["bare"]["cpu"] for one in rounds)
     print(f"  CPU ours / bare: {ratio:.2f}")

@@ -5,8 +5,8 @@
 
 The same seeded tasks of 1 to 3 s wait behind the wire format of each service (`peers_server.py`), in a process of its
 own, with 30 ms of latency. Each client runs with its defaults, in a fresh process; they take turns, and the medians of
-all runs are shown. Their aims differ, which is why there are two figures: looks made, and seconds by which the end was
-learned late. Ours appears several times: the price says how many looks a second of lateness is worth.
+all runs are shown. Their aims differ, which is why there are two figures: polls made, and seconds by which the end was
+learned late. Ours appears several times: the price says how many polls a second of lateness is worth.
 
 A client that did not finish in `--seconds` is not run again, nor with more tasks. One that is not installed is left
 out.
@@ -28,7 +28,7 @@ from peers_clients import CLIENTS, MODULES
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.md"
-HEADINGS = ("client", "completed", "looks a task", "late, mean", "late, p95", "CPU ms a task", "peak MiB", "wall s")
+HEADINGS = ("client", "completed", "polls a task", "late, mean", "late, p95", "CPU ms a task", "peak MiB", "wall s")
 
 
 def run(name: str, *, tasks: int, seconds: float) -> dict[str, float]:
@@ -52,7 +52,7 @@ def figures(client: dict[str, Any], server: dict[str, Any], *, tasks: int) -> di
     return {
         "completed": len(client["told"]),
         "submitted": len(server) - 1,
-        "looks": sum(looks for _, looks in list(server.values())[1:]) / tasks,
+        "polls": sum(polls for _, polls in list(server.values())[1:]) / tasks,
         "late": statistics.fmean(late),
         "p95": late[int(0.95 * len(late))],
         "cpu": 1000 * client["cpu"] / tasks,
@@ -82,7 +82,7 @@ def row(name: str, one: dict[str, float], *, runs: int) -> str:
     cells = (
         name if runs > 1 else f"{name} (1 run)",
         f"{one['completed']:,.0f}",
-        f"{one['looks']:.2f}",
+        f"{one['polls']:.2f}",
         f"{one['late']:.3f} s",
         f"{one['p95']:.3f} s",
         f"{one['cpu']:.2f}",

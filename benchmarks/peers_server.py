@@ -30,7 +30,7 @@ class Task:
     task_id: str
     begun: float
     ends: float
-    looks: int = 0
+    polls: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -53,10 +53,10 @@ class Service:
         self.tasks[task.task_id] = task
         return task
 
-    def look(self, task_id: str) -> Task:
+    def poll(self, task_id: str) -> Task:
         """A task that somebody asks for."""
         task = self.tasks[task_id]
-        task.looks += 1
+        task.polls += 1
         return task
 
 
@@ -152,7 +152,7 @@ ROUTES: tuple[tuple[str, str, Show], ...] = (
     ("/oa/videos", "/oa/videos/{id}", openai),
     ("/x/e/run", "/x/e/status/{id}", runpod),
 )
-"""Where tasks are submitted, where they are looked at, and how they are shown."""
+"""Where tasks are submitted, where they are polled, and how they are shown."""
 
 
 def application(service: Service) -> web.Application:
@@ -166,21 +166,21 @@ def application(service: Service) -> web.Application:
             await asyncio.sleep(LATENCY)
             return web.json_response(show(service, task))
 
-        async def look(request: web.Request) -> web.Response:
+        async def poll(request: web.Request) -> web.Response:
             await asyncio.sleep(LATENCY)
-            return web.json_response(show(service, service.look(request.match_info["id"])))
+            return web.json_response(show(service, service.poll(request.match_info["id"])))
 
-        return submit, look
+        return submit, poll
 
-    for submit_path, look_path, show in ROUTES:
-        submit, look = serve(show)
+    for submit_path, poll_path, show in ROUTES:
+        submit, poll = serve(show)
         app.router.add_post(submit_path, submit)
-        app.router.add_get(look_path, look)
+        app.router.add_get(poll_path, poll)
     return app
 
 
 async def main() -> None:
-    """Serve until the input is closed; then tell of each task when it ended, and how often it was looked at."""
+    """Serve until the input is closed; then tell of each task when it ended, and how often it was polled."""
     service = Service("")
     runner = web.AppRunner(application(service), access_log=None)
     await runner.setup()
@@ -189,7 +189,7 @@ async def main() -> None:
     service.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     print(service.url, flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    print(json.dumps({task.task_id: (task.ends, task.looks) for task in service.tasks.values()}), flush=True)
+    print(json.dumps({task.task_id: (task.ends, task.polls) for task in service.tasks.values()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/pictures.py [--pictures 64] [--runs 3]
 
 A plain server in a process of its own answers in the documented shapes, with one fixed picture of 8 MB as a result.
-The two sides take turns, each in a fresh process: read the file, send it as a data URI, look once after a second, bring
+The two sides take turns, each in a fresh process: read the file, send it as a data URI, poll once after a second, bring
 the result to disk. "ours, upload" sends the pictures by way of the upload instead. "send" and "save" do one half only.
 A stall is how much later than asked a sleep of 5 ms on the event loop ends; "nothing" has no other work and shows what
 the machine itself adds. Memory is the peak above what the imports and a first small request took.
@@ -63,7 +63,7 @@ async def serve(directory: Path) -> None:
         tasks += 1
         return answer(f"t-{tasks}", "pending", None)
 
-    async def look(request: web.Request) -> web.Response:
+    async def poll(request: web.Request) -> web.Response:
         return answer(request.match_info["id"], "completed", {"image_url": f"http://{request.host}/result.png"})
 
     async def upload(request: web.Request) -> web.Response:
@@ -77,7 +77,7 @@ async def serve(directory: Path) -> None:
         return web.Response(body=result, content_type="image/png")
 
     app = web.Application(client_max_size=2**30)
-    app.add_routes([web.post("/api/v1/task", create), web.get("/api/v1/task/{id}", look)])
+    app.add_routes([web.post("/api/v1/task", create), web.get("/api/v1/task/{id}", poll)])
     app.add_routes([web.post("/api/ephemeral_resource", upload), web.get("/result.png", fetch)])
     runner = web.AppRunner(app)
     await runner.setup()

@@ -1,13 +1,13 @@
-"""What looking costs: `Learned` beside `Backoff`, fixed intervals and what other SDKs do by default.
+"""What polling costs: `Learned` beside `Backoff`, fixed intervals and what other SDKs do by default.
 
     python benchmarks/polling.py [--seeds 16] [--tasks 20000]
     python benchmarks/polling.py --speed
 
-A look costs 1, and a second between a task's end and the look that shows it costs the price. For each distribution of
+A poll costs 1, and a second between a task's end and the poll that shows it costs the price. For each distribution of
 durations the cost of a policy is averaged over 20,000 tasks and divided by that of the best schedule there is, found by
 dynamic programming from 100,000 other draws of the same distribution. `Learned` is trained on as many tasks as the
-column says, with looks between them as in life, so that it plans by what it had at its last refit; this is repeated for
-each seed. Chance (jitter, the spread of looks) is averaged over. Nothing sleeps: a policy is a function of an age.
+column says, with polls between them as in life, so that it plans by what it had at its last refit; this is repeated for
+each seed. Chance (jitter, the spread of polls) is averaged over. Nothing sleeps: a policy is a function of an age.
 
 Four distributions are held out: no constant of `Learned` was chosen by them.
 
@@ -44,7 +44,7 @@ RESULTS = Path(__file__).parent / "results"
 KEY = ("Qubico/flux1-dev", "img2img")
 
 Schedule = Sequence[float]
-"""When a task is looked at, in seconds since it was accepted; the last look is after the last end."""
+"""When a task is polled, in seconds since it was accepted; the last poll is after the last end."""
 
 Draw = Callable[[random.Random], float]
 
@@ -105,16 +105,16 @@ class Tasks:
         self.last = self.seconds[-1]
 
     def outcome(self, schedule: Schedule) -> tuple[float, float]:
-        """Looks and seconds of lateness, on average."""
-        looks = late = 0.0
+        """Polls and seconds of lateness, on average."""
+        polls = late = 0.0
         begin = 0
         for number, moment in enumerate(schedule, start=1):
             end = bisect_right(self.seconds, moment, begin)
-            looks += number * (end - begin)
+            polls += number * (end - begin)
             late += moment * (end - begin) - (self.sums[end] - self.sums[begin])
             begin = end
         assert begin == len(self.seconds), "a schedule ends before the tasks do"
-        return looks / begin, late / begin
+        return polls / begin, late / begin
 
 
 def best_schedule(tasks: Tasks, *, price: float, grid: int = 2000) -> list[float]:
@@ -170,9 +170,9 @@ class Case:
 
 
 def worth(outcome: tuple[float, float], *, price: float) -> float:
-    """The cost of some looks and some lateness."""
-    looks, late = outcome
-    return looks + price * late
+    """The cost of some polls and some lateness."""
+    polls, late = outcome
+    return polls + price * late
 
 
 # Policies: each makes schedules that end after the given moment.
@@ -189,7 +189,7 @@ def until(end: float, pauses: Iterator[float], *, start: float = 0.0, at_once: b
 
 
 def fixed(end: float, _rng: random.Random, *, interval: float, at_once: bool = True) -> list[float]:
-    """A look every so many seconds."""
+    """A poll every so many seconds."""
     return until(end, (interval for _ in count()), at_once=at_once)
 
 
@@ -235,7 +235,7 @@ def rounds(policy: Policy, *, case: Case, number: int) -> list[list[float]]:
 
 
 def train(policy: Learned, draw: Draw, *, tasks: int, rng: random.Random) -> None:
-    """Let tasks end, with a look before each so that refits happen when they do in life."""
+    """Let tasks end, with a poll before each so that refits happen when they do in life."""
     for _ in range(tasks):
         policy.delay(KEY, 0.0)
         policy.observe(KEY, max(0.01, draw(rng)))
@@ -281,16 +281,16 @@ def cells(case: Case, *, price: float, samples: Sequence[int], seeds: int, chang
 
 
 def with_status(policy: Learned, waits: Sequence[tuple[float, float]], *, rng: random.Random) -> tuple[float, float]:
-    """Looks and lateness when each look tells whether the task queues or since when it runs."""
-    looks = late = 0.0
+    """Polls and lateness when each poll tells whether the task queues or since when it runs."""
+    polls = late = 0.0
     for queued, works in waits:
         moment = 0.0
         while moment < queued + works:
             phase = moment - queued if moment >= queued else None
             moment += policy.delay(KEY, moment, queued=phase is None, running_for=phase, chance=rng.random())
-            looks += 1
+            polls += 1
         late += moment - queued - works
-    return looks / len(waits), late / len(waits)
+    return polls / len(waits), late / len(waits)
 
 
 def status_costs(case: Case, *, price: float, samples: Sequence[int], seeds: int, tasks: int) -> list[Cell]:
@@ -347,7 +347,7 @@ class Report:
         for price in PRICES:
             rows = [self.row(case, price=price) for case in cases]
             head = ["distribution", *(f"Learned, {n}" for n in SAMPLES), "Backoff", "best fixed", *PEERS]
-            self.parts += [f"## A second of lateness is worth {price:g} looks", table(head, rows)]
+            self.parts += [f"## A second of lateness is worth {price:g} polls", table(head, rows)]
             print(f"price {price:g} done", flush=True)
         self.changes(cases)
         self.with_status(next(case for case in cases if case.name == QUEUED))
@@ -383,7 +383,7 @@ class Report:
         head = ["price", *(f"Learned, {n}" for n in SAMPLES[1:])]
         self.parts += [
             "## With the status, in units of the best schedule that ignores it",
-            f"Tasks as in *{QUEUED}*: each look tells whether the task queues, or since when it runs.",
+            f"Tasks as in *{QUEUED}*: each poll tells whether the task queues, or since when it runs.",
             table(head, rows),
         ]
 
@@ -419,13 +419,13 @@ class Report:
     def write(self) -> None:
         """The file in results/."""
         intro = (
-            "# What looking costs\n\n"
+            "# What polling costs\n\n"
             f"Made by `python benchmarks/polling.py`: {machine()}. {self.tasks:,} tasks for each distribution,"
-            f" {self.seeds} seeds; ± is the standard deviation over them. Every figure is a cost (looks + price x"
+            f" {self.seeds} seeds; ± is the standard deviation over them. Every figure is a cost (polls + price x"
             " seconds of lateness) divided by that of the best schedule for the true distribution. *Held out*"
             f" distributions are in italics. In the row *{CHANGING}* tasks take twice as long after 200 tasks,"
             " and the columns count the tasks since.\n\n"
-            "![Looks against lateness](polling.svg)\n\n![For each distribution](polling-each.svg)"
+            "![Polls against lateness](polling.svg)\n\n![For each distribution](polling-each.svg)"
         )
         text = "\n\n".join([intro, "## What was to be shown", self.targets(), *self.parts])
         (RESULTS / "polling.md").write_text(text + "\n", encoding="utf-8")
@@ -444,12 +444,12 @@ CURVE = tuple(2.0**step for step in range(-4, 7))
 
 
 def point(case: Case, schedules: Iterable[Schedule]) -> tuple[float, float]:
-    """Looks and lateness of several schedules, on average."""
+    """Polls and lateness of several schedules, on average."""
     return mean_point([case.tasks.outcome(one) for one in schedules])
 
 
 def learned_point(case: Case, *, price: float) -> tuple[float, float]:
-    """Looks and lateness of `Learned` after 50 tasks."""
+    """Polls and lateness of `Learned` after 50 tasks."""
     found = []
     for seed in range(6):
         policy = Learned(price=price)
@@ -459,7 +459,7 @@ def learned_point(case: Case, *, price: float) -> tuple[float, float]:
 
 
 def curves(case: Case) -> list[chart.Curve]:
-    """Looks against lateness of each policy: a line where it has a knob to turn, else a point."""
+    """Polls against lateness of each policy: a line where it has a knob to turn, else a point."""
 
     def usual(policy: Policy) -> tuple[float, float]:
         return point(case, rounds(policy, case=case, number=32))
@@ -484,14 +484,14 @@ def averaged(panels: Iterable[Sequence[chart.Curve]]) -> list[chart.Curve]:
 
 
 def mean_point(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Looks and lateness on average."""
-    return statistics.fmean(looks for looks, _ in points), statistics.fmean(late for _, late in points)
+    """Polls and lateness on average."""
+    return statistics.fmean(polls for polls, _ in points), statistics.fmean(late for _, late in points)
 
 
 def draw(*, tasks: int) -> None:
     """Both pictures."""
     panels = {name: curves(Case.of(name, one, tasks=tasks, prices=CURVE)) for name, one in DISTRIBUTIONS.items()}
-    title = "Looks against lateness, mean of eight distributions of durations"
+    title = "Polls against lateness, mean of eight distributions of durations"
     chart.one(averaged(panels.values()), title=title, path=RESULTS / "polling.svg")
     chart.several(panels, path=RESULTS / "polling-each.svg")
 

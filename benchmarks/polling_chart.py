@@ -1,4 +1,4 @@
-"""Curves of looks against lateness as SVG, without a plotting library."""
+"""Curves of polls against lateness as SVG, without a plotting library."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ INK, GREY, RULE = "#1f2937", "#6b7280", "#e5e7eb"
 
 @attrs.frozen
 class Curve:
-    """A policy: points of (looks, seconds of lateness); one alone is a dot with its name beside it."""
+    """A policy: points of (polls, seconds of lateness); one alone is a dot with its name beside it."""
 
     name: str
     points: list[tuple[float, float]]
@@ -86,10 +86,10 @@ def axes(frame: Frame, *, size: float, labels: bool) -> Iterator[str]:
     yield f"<path d='M{frame.left} {frame.top}V{bottom}H{right}' stroke='{GREY}' fill='none'/>"
     if labels:
         middle, side = frame.top + frame.height / 2, frame.left - 46
-        yield text(frame.left + frame.width / 2, bottom + 40, "looks per task", size=13, anchor="middle")
+        yield text(frame.left + frame.width / 2, bottom + 40, "polls per task", size=13, anchor="middle")
         turn = f"transform='rotate(-90 {side:.1f} {middle:.1f})'"
         yield text(
-            side, middle, "seconds from a task's end to the look that shows it", size=13, anchor="middle", more=turn
+            side, middle, "seconds from a task's end to the poll that shows it", size=13, anchor="middle", more=turn
         )
 
 
@@ -187,7 +187,7 @@ def several(panels: Mapping[str, Sequence[Curve]], *, path: Path) -> None:
         text(
             50,
             top + 34,
-            "Across: looks per task. Up: seconds from a task's end to the look that shows it.",
+            "Across: polls per task. Up: seconds from a task's end to the poll that shows it.",
             colour=GREY,
         ),
     ]

@@ -8,9 +8,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 
+from piapi_async._renamed import renamed
 from piapi_async.errors import PiAPIError
 from piapi_async.task import Image, TaskInfo
 
@@ -29,8 +31,8 @@ class Submitted:
 
 
 @attrs.frozen(kw_only=True)
-class Looked:
-    """One look at a task succeeded."""
+class Polled:
+    """One poll of a task succeeded."""
 
     level = logging.DEBUG
     info: TaskInfo
@@ -40,15 +42,15 @@ class Looked:
 
 
 @attrs.frozen(kw_only=True)
-class LookFailed:
-    """One look at a task failed; the wait goes on unless its limits are reached."""
+class PollFailed:
+    """One poll of a task failed; the wait goes on unless its limits are reached."""
 
     level = logging.INFO
     task_id: str
     error: PiAPIError
 
     def __str__(self) -> str:
-        return f"look at task {self.task_id} failed: {self.error}"
+        return f"poll of task {self.task_id} failed: {self.error}"
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +70,7 @@ class Retrying:
     """A request failed without harm and is sent again after a pause.
 
     Attributes:
-        action: What is tried: `"submit"`, `"look"`, `"cancel"`, `"upload"`, `"history"`, `"account"` or `"download"`.
+        action: What is tried: `"submit"`, `"poll"`, `"cancel"`, `"upload"`, `"history"`, `"account"` or `"download"`.
 
         attempt: How many attempts were made so far.
 
@@ -139,7 +141,7 @@ class SubmissionInDoubt:
 
 
 @attrs.frozen(kw_only=True)
-class Detached:
+class WaitAbandoned:
     """Nobody waits for this task any longer, as the waiting was cancelled or broke off; it may go on and be billed."""
 
     level = logging.WARNING
@@ -163,17 +165,20 @@ class Saved:
 
 Event = (
     Submitted
-    | Looked
-    | LookFailed
+    | Polled
+    | PollFailed
     | UnknownStatus
     | Retrying
     | Paused
     | LimitLearned
     | SubmissionInDoubt
-    | Detached
+    | WaitAbandoned
     | Saved
 )
 Observer = Callable[[Event], None]
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__, {"Looked": "Polled", "LookFailed": "PollFailed", "Detached": "WaitAbandoned"})
 
 
 def log_event(event: Event) -> None:

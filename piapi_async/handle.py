@@ -10,7 +10,7 @@ from typing import Any
 from piapi_async import _html, _text, _validators, errors, events
 from piapi_async._client.api import Api
 from piapi_async.polling import UNSET, Polling, Unset
-from piapi_async.polling._poller import Poller, is_young, learn, urgency
+from piapi_async.polling._poller import Poller, is_young, learn, priority
 from piapi_async.task import TaskInfo, TaskStatus
 
 NO_LIMIT = ", or None for no limit"
@@ -86,9 +86,12 @@ class TaskHandle:
                 `Polling.max_errors` refusals in a row.
             ValueError: `timeout` is negative.
         """
-        limit = wait_limit(timeout, polling=polling or self._polling)
-        info = self._final or await self._poll_until(lambda info: info is self._final, limit=limit, polling=polling)
-        return outcome_of(info)
+        poller = self._poller(lambda info: info is self._final, timeout=timeout, polling=polling)
+        info = self._final
+        if info is None:
+            async with self._api.waiting(self._task_id, leave=self._leave):
+                info = await poller.run()
+        return outcome_of(info or self._at_time_limit(poller))
 
     async def refresh(self, *, timeout: float | None = REFRESH_TIMEOUT) -> TaskInfo:
         """Poll once; a finished task answers without a request.
@@ -144,14 +147,19 @@ class TaskHandle:
             WaitTimeoutError: Nothing changed for that long.
             PiAPIError: As for `wait`.
         """
-        limit = wait_limit(timeout, polling=polling or self._polling)
+        wait_limit(timeout, polling=polling or self._polling)  # refused at once
         last: TaskInfo | None = None
 
         def is_news(info: TaskInfo) -> bool:
             return info is self._final or (info != last and not info.is_terminal)
 
         while last is None or not last.is_terminal:
-            last = self._final or await self._poll_until(is_news, limit=limit, polling=polling)
+            poller = self._poller(is_news, timeout=timeout, polling=polling)
+            news = self._final
+            if news is None:
+                async with self._api.waiting(self._task_id, leave=self._leave):
+                    news = await poller.run()
+            last = news or self._at_time_limit(poller)
             yield last
 
     async def cancel(self) -> TaskInfo:
@@ -178,42 +186,42 @@ class TaskHandle:
     def _resume(self) -> str:
         return f"resume with session.task({self._task_id!r}).wait()"
 
-    async def _poll_until(
-        self, until: Callable[[TaskInfo], bool], *, limit: float | None, polling: Polling | None
-    ) -> TaskInfo:
+    def _poller(
+        self, until: Callable[[TaskInfo], bool], *, timeout: float | Unset | None, polling: Polling | None
+    ) -> Poller:
         policy = polling or self._polling
-        poller = Poller(
-            poll=partial(self._poll, policy),
+        return Poller(
+            poll=partial(self._api.poll, self._task_id, priority=partial(self._priority, policy)),
+            take_in=partial(self._seen, polling=policy),
             until=until,
             polling=policy,
-            timeout=limit,
+            timeout=wait_limit(timeout, polling=policy),
             clock=self._api.clock,
             max_pause=self._api.governor.max_pause,
             known=self._info,
             seen_at=self._seen_at,
             submitted_at=self._submitted_at,
         )
-        # Closing the session ends the wait as a cancel does; only then it becomes an error that says so.
-        with self._api.under_way.waiting(self._task_id) as waiting:
-            self._api.governor.watch(self._task_id, by=1)
-            try:
-                info = await poller.run()
-            except asyncio.CancelledError:
-                if waiting.is_only:
-                    await self._api.abandon(self._task_id)
-                raise
-            except Exception as error:
-                self._mark(error)
-                if self._may_live(error):
-                    error.add_note(f"task {self._task_id} may go on and be billed; {self._resume}")
-                    self._api.announce(events.Detached(task_id=self._task_id))
-                raise
-            finally:
-                self._api.governor.watch(self._task_id, by=-1)
-        if info is not None:
-            return info
+
+    async def _leave(self, error: BaseException, *, is_last: bool) -> None:
+        """A wait ended early: do with the task what `on_cancel` says, or say that it may go on."""
+        if isinstance(error, asyncio.CancelledError):
+            if is_last:
+                await self._api.abandon(self._task_id)
+            return
+        self._mark(error)
+        if isinstance(error, Exception) and self._may_live(error):
+            error.add_note(f"task {self._task_id} may go on and be billed; {self._resume}")
+            self._api.announce(events.WaitAbandoned(task_id=self._task_id))
+
+    def _at_time_limit(self, poller: Poller) -> TaskInfo:
+        """The task when the time is up: one that is completed, and whose output there was no time to see, or an error.
+
+        Raises:
+            WaitTimeoutError: It is not over.
+        """
         if self._info is not None and self._info.is_terminal:
-            return self._info  # completed, and there was no time to see its output come
+            return self._info
         raise self._timed_out(poller) from poller.error
 
     def _may_live(self, error: Exception) -> bool:
@@ -231,19 +239,15 @@ class TaskHandle:
             self._mark(error)
             raise
 
-    def _mark(self, error: Exception) -> None:
+    def _mark(self, error: BaseException) -> None:
         if isinstance(error, errors.PiAPIError):
             errors.set_resubmit(error, safe=False, task_id=self._task_id)
 
-    async def _poll(self, polling: Polling) -> TaskInfo:
-        info = await self._api.look(self._task_id, urgency=partial(self._urgency, polling))
-        return self._seen(info, polling=polling)
-
-    def _urgency(self, polling: Polling) -> float:
+    def _priority(self, polling: Polling) -> float:
         if self._info is None or self._submitted_at is None:
             return 0.0
         now = self._api.clock.monotonic()
-        return urgency(polling, self._info, age=now - self._submitted_at, seen_ago=now - self._seen_at)
+        return priority(polling, self._info, age=now - self._submitted_at, seen_ago=now - self._seen_at)
 
     def _seen(self, info: TaskInfo, *, polling: Polling) -> TaskInfo:
         was_over = self._info is not None and self._info.is_terminal

@@ -60,6 +60,13 @@ class PriceList:
 
     as_of: dt.date
     usd_per_image: Mapping[str, float] = attrs.field(validator=_check_prices, hash=False)
+    _points_per_image: Mapping[str, int] = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Here and once: whatever asyncio task first divides by `Decimal` keeps a context of 400 bytes for it. It is the
+        # decimal number that was written, not the binary one next to it, which may be a hair more.
+        points = {model: math.ceil(Decimal(str(usd)) * POINTS_PER_USD) for model, usd in self.usd_per_image.items()}
+        object.__setattr__(self, "_points_per_image", points)
 
     def override(self, usd_per_image: Mapping[str, float], *, as_of: dt.date | None = None) -> "PriceList":
         """The same prices but for these."""
@@ -68,11 +75,8 @@ class PriceList:
 
     def points(self, request: "Submittable") -> int | None:
         """What a request is expected to cost, in points; `None` when there is no price for its model."""
-        usd = self.usd_per_image.get(request.model)
-        if usd is None:
-            return None
-        # The decimal number that was written, not the binary one next to it, which may be a hair more.
-        return min(math.ceil(Decimal(str(usd)) * POINTS_PER_USD) * _images(request), MAX_POINTS)
+        points = self._points_per_image.get(request.model)
+        return None if points is None else min(points * _images(request), MAX_POINTS)
 
     def estimate(self, request: "Submittable") -> float:
         """What a request is expected to cost, in US dollars.

@@ -2,7 +2,7 @@
 
 One `tenacity.AsyncRetrying` serves all calls of all policies: made anew for each call it would cost 6 kB and a third
 more CPU. Sharing is safe because its parts are plain functions, between which nothing is awaited, and what belongs to
-one call travels in that call's arguments (`RetryCallState.args[0]`).
+one call travels with the function that is called (`RetryCallState.fn`).
 
 Which errors may be retried is not a matter of policy but of money, and stands here as two functions:
 
@@ -19,7 +19,8 @@ import reprlib
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -40,7 +41,7 @@ StopStrategy = Callable[[tenacity.RetryCallState], bool]
 RETRY_SUBMIT = (errors.ConnectError, errors.RateLimitError)
 """After these a submit is sent again: nothing was accepted, and it may go through later."""
 
-RETRY_LOOK = (
+RETRY_POLL = (
     errors.TransportError,
     errors.RateLimitError,
     errors.ServerError,
@@ -69,9 +70,9 @@ def may_submit_again(error: errors.PiAPIError) -> bool:
     return error.safe_to_resubmit and (isinstance(error, RETRY_SUBMIT) or is_unreached)
 
 
-def may_look_again(error: errors.PiAPIError) -> bool:
-    """Whether a free request may be made again: after `RETRY_LOOK`, and where Cloudflare did not let it through."""
-    return isinstance(error, RETRY_LOOK) or error.hint is errors.Hint.CLIENT_BLOCKED
+def may_poll_again(error: errors.PiAPIError) -> bool:
+    """Whether a free request may be made again: after `RETRY_POLL`, and where Cloudflare did not let it through."""
+    return isinstance(error, RETRY_POLL) or error.hint is errors.Hint.CLIENT_BLOCKED
 
 
 @attrs.frozen(kw_only=True)
@@ -114,97 +115,93 @@ class RetryPolicy:
     wait: WaitStrategy | None = attrs.field(default=None, validator=_validators.optional(_validators.callable_))
     stop: StopStrategy | None = attrs.field(default=None, validator=_validators.optional(_validators.callable_))
 
-    async def call(
+    def call(
         self,
-        act: Callable[[], Awaitable[T]],
+        act: Callable[[], Coroutine[Any, Any, T]],
         *,
         on: Retriable,
         before_sleep: Callable[[int, float, BaseException | None], None],
-        held_up: Callable[[], float] = float,
+        excluded_time: Callable[[], float] = float,
         max_pause: float = MAX_PAUSE_SECONDS,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Do `act` until it succeeds, fails with another error than those in `on`, or the policy is exhausted.
 
         Args:
-            act: Makes one attempt.
+            act: Makes one attempt; a coroutine function.
 
             on: The errors after which another attempt may be made: classes, or a function that tells of each. They are
                 ours, so that a cancellation, which is an exception too, is never retried.
 
             before_sleep: Told of each pause: attempts made, seconds to wait, and what the last attempt met.
 
-            held_up: Tells for how many seconds the attempts waited for their turn, which is not counted as time.
+            excluded_time: Tells for how many seconds the attempts waited for their turn, which is not counted as time.
 
             max_pause: The longest `Retry-After` that is obeyed, in seconds: `Governor.max_pause`.
 
         Raises:
             PiAPIError: What the last attempt met.
         """
-        call = _Call(
-            policy=self,
-            act=act,
-            on=on,
-            before_sleep=before_sleep,
-            held_up=held_up,
-            max_pause=max_pause,
-            begun=_CLOCK.monotonic(),
-        )
-        done: T = await _RETRYING(_attempt, call)
-        return done
+        # A plain function, so that no frame stands between the caller's and the attempt's.
+        call = _Call(act)
+        call.policy, call.on, call.before_sleep = self, on, before_sleep
+        call.excluded_time, call.max_pause, call.begun = excluded_time, max_pause, _CLOCK.monotonic()
+        return _RETRYING(call)
 
 
-@attrs.frozen(kw_only=True)
-class _Call:
-    """What belongs to one call of a policy; see `RetryPolicy.call`."""
+class _Call(partial[Any]):
+    """One call of a policy: makes an attempt, and holds what belongs to the call; tenacity's `RetryCallState.fn`.
+
+    A `partial`, because tenacity awaits what one of a coroutine function returns, without a frame of ours between.
+    """
 
     policy: RetryPolicy
-    act: Callable[[], Awaitable[Any]]
     on: Retriable
     before_sleep: Callable[[int, float, BaseException | None], None]
-    held_up: Callable[[], float]
+    excluded_time: Callable[[], float]
     max_pause: float
     begun: float
 
 
-async def _attempt(call: _Call) -> Any:
-    return await call.act()
+def _call(state: tenacity.RetryCallState) -> _Call:
+    assert isinstance(state.fn, _Call)
+    return state.fn
 
 
 def _may_retry(state: tenacity.RetryCallState) -> bool:
-    error, on = error_of(state), state.args[0].on
+    error, on = error_of(state), _call(state).on
     if not isinstance(error, errors.PiAPIError):
         return False  # a cancellation, say, must pass at once
     return bool(on(error)) if callable(on) else isinstance(error, on)
 
 
 def _usual_pause(state: tenacity.RetryCallState) -> float:
-    own: RetryPolicy = state.args[0].policy
+    own = _call(state).policy
     return exponential(
         state, initial=own.wait_initial, base=own.wait_exp_base, maximum=own.wait_max, jitter=own.wait_jitter
     )
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    call: _Call = state.args[0]
+    call = _call(state)
     wait = call.policy.wait
     pause = _usual_pause(state) if wait is None else ask_wait(wait, state, fallback=_usual_pause)
     return max(pause, retry_after(error_of(state), max_pause=call.max_pause))
 
 
 def _is_exhausted(state: tenacity.RetryCallState) -> bool:
-    call: _Call = state.args[0]
+    call = _call(state)
     policy, now = call.policy, _CLOCK.monotonic()
     # A stop that counts seconds counts the event loop's, as all else here does.
     state.start_time, state.outcome_timestamp = call.begun, now
     return (
         state.attempt_number >= policy.attempts
-        or now + state.upcoming_sleep - call.begun - call.held_up() > policy.timeout
+        or now + state.upcoming_sleep - call.begun - call.excluded_time() > policy.timeout
         or (policy.stop is not None and ask_stop(policy.stop, state))
     )
 
 
 def _tell(state: tenacity.RetryCallState) -> None:
-    state.args[0].before_sleep(state.attempt_number, state.upcoming_sleep, error_of(state))
+    _call(state).before_sleep(state.attempt_number, state.upcoming_sleep, error_of(state))
 
 
 def raise_last(state: tenacity.RetryCallState) -> None:

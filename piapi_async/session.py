@@ -70,7 +70,7 @@ class Session:
         timeout: Time limits of one request: seconds > 0 in all, or an `aiohttp.ClientTimeout`; 120 s in all and 10 s
             to connect by default.
 
-        retry: How submits, single looks, cancels and downloads are tried again.
+        retry: How submits, single polls, cancels and downloads are tried again.
 
         polling: How tasks are waited for.
 
@@ -259,18 +259,18 @@ class Session:
         return TaskHandle(_session_options.task_id(task_id), api=self._api, polling=self._polling)
 
     async def get_task(self, task_id: str) -> TaskInfo:
-        """Look at a task once; a failed task is returned like any other.
+        """Poll a task once; a failed task is returned like any other.
 
         Raises:
             NotFoundError: The service does not know it.
-            PiAPIError: The look failed, also when repeated by the retry policy.
+            PiAPIError: The poll failed, also when repeated by the retry policy.
             TypeError: This is something else than an id, such as a handle.
             ValueError: This cannot be a task's id.
         """
         return await self._api.get(_session_options.task_id(task_id))
 
     async def cancel_task(self, task_id: str) -> TaskInfo:
-        """Ask the service to cancel a task, then look at it; see `TaskHandle.cancel`.
+        """Ask the service to cancel a task, then poll it; see `TaskHandle.cancel`.
 
         Raises:
             PiAPIError: The service refuses, or cannot be reached.

@@ -41,7 +41,7 @@ class TaskStatus(enum.StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the task is over: no later look will show another status."""
+        """Whether the task is over: no later poll will show another status."""
         return self in _TERMINAL
 
 

@@ -13,7 +13,7 @@ ROOT = Path(piapi_async.__file__).parent
 
 ORDER = [
     # 0: foundations
-    ["_text", "_media", "_asyncio", "_process", "_atomic"],
+    ["_renamed", "_text", "_media", "_asyncio", "_process", "_atomic"],
     # 1: values
     ["errors", "_validators", "prices", "_html", "task", "account", "events", "flux"],
     # 2: policies

@@ -127,7 +127,7 @@ async def test_a_task_that_fits_another_doubt_is_not_taken() -> None:
                 await session.find(request, since=doubt.since)
 
 
-async def test_two_that_look_at_once_do_not_get_the_same() -> None:
+async def test_two_that_poll_at_once_do_not_get_the_same() -> None:
     """One task is one submit's, however many look for it at the same time."""
     async with losing(1) as (emulator, session):
         doubt = await lost(session)

@@ -28,7 +28,7 @@ class Tally:
     completed: set[str]
     failed: set[str]
     unseen: set[str]
-    """Accepted, and their end not seen: too many looks in a row went wrong."""
+    """Accepted, and their end not seen: too many polls in a row went wrong."""
     in_doubt: int
     refused: int
     """Submits that certainly made no task."""

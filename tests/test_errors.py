@@ -12,7 +12,7 @@ import pytest
 
 from piapi_async import Img2Img, TaskInfo, TaskStatus, errors
 from piapi_async._client.responses import Answer, decode_task
-from piapi_async.retry import RETRY_SUBMIT, may_look_again, may_submit_again
+from piapi_async.retry import RETRY_SUBMIT, may_poll_again, may_submit_again
 
 TREE = {
     "ConfigurationError": ("PiAPIError", "ValueError"),
@@ -228,7 +228,7 @@ def test_an_error_is_about_no_task_unless_it_has_one(name: str) -> None:
 
 
 def test_a_wait_timeout_names_the_task_of_its_handle() -> None:
-    """The handle knows the task also when no look at it ever succeeded."""
+    """The handle knows the task also when no poll of it ever succeeded."""
     handle: Any = SimpleNamespace(task_id="t-1")
     assert errors.WaitTimeoutError("x", handle=handle).task_id == "t-1"
 
@@ -258,7 +258,7 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
 
 
 @pytest.mark.parametrize(
-    ("error", "safe", "submit", "look"),
+    ("error", "safe", "submit", "poll"),
     [
         pytest.param(errors.ConnectError("x"), True, True, True, id="nothing was sent"),
         *[
@@ -291,8 +291,8 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
             for code in (408, 499, 500, 504, 521, 1100, 10000)
         ],
         *[
-            pytest.param(answered(status, body), False, False, look, id=f"{status} that names a task")
-            for status, body, look in (
+            pytest.param(answered(status, body), False, False, poll, id=f"{status} that names a task")
+            for status, body, poll in (
                 (429, b'{"code":429,"data":{"task_id":"T1"}}', True),
                 (200, b'{"code":429,"data":{"task_id":"T1"}}', True),
                 (521, b'{"data":{"task_id":"T1"}}', True),
@@ -315,11 +315,11 @@ def answered(status: int, body: bytes = b"") -> errors.PiAPIError:
         ),
     ],
 )
-def test_the_retry_table(error: errors.PiAPIError, *, safe: bool, submit: bool, look: bool) -> None:
-    """Each row of the design's table: whether resubmitting is safe, and whether submit and look are tried again."""
+def test_the_retry_table(error: errors.PiAPIError, *, safe: bool, submit: bool, poll: bool) -> None:
+    """Each row of the design's table: whether resubmitting is safe, and whether submit and poll are tried again."""
     assert error.safe_to_resubmit is safe
     assert may_submit_again(error) is submit
-    assert may_look_again(error) is look
+    assert may_poll_again(error) is poll
 
 
 def test_a_submit_is_never_retried_after_an_unsafe_error() -> None:

@@ -23,16 +23,16 @@ ERROR = errors.ConnectError("cannot connect to api.piapi.ai; nothing was sent")
 
 SAYS: list[tuple[events.Event, int, str]] = [
     (events.Submitted(info=INFO), logging.DEBUG, "task 3f2a submitted (Qubico/flux1-schnell img2img)"),
-    (events.Looked(info=INFO), logging.DEBUG, "task 3f2a is Processing"),
+    (events.Polled(info=INFO), logging.DEBUG, "task 3f2a is Processing"),
     (
-        events.Looked(info=TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)),
+        events.Polled(info=TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)),
         logging.DEBUG,
         "task 3f2a is pending",
     ),
     (
-        events.LookFailed(task_id="3f2a", error=ERROR),
+        events.PollFailed(task_id="3f2a", error=ERROR),
         logging.INFO,
-        "look at task 3f2a failed: cannot connect to api.piapi.ai; nothing was sent",
+        "poll task 3f2a failed: cannot connect to api.piapi.ai; nothing was sent",
     ),
     (
         events.UnknownStatus(task_id="3f2a", raw_status="odd\t"),
@@ -80,7 +80,7 @@ SAYS: list[tuple[events.Event, int, str]] = [
         "a task may exist",
     ),
     (
-        events.Detached(task_id="3f2a"),
+        events.WaitAbandoned(task_id="3f2a"),
         logging.WARNING,
         "task 3f2a may go on and be billed; session.task('3f2a') finds it again",
     ),

@@ -52,7 +52,7 @@ async def test_submitted_handle_knows_its_task() -> None:
 
 
 async def test_handle_from_elsewhere_knows_only_the_name() -> None:
-    """`session.task` sends nothing; the first look fills the handle in."""
+    """`session.task` sends nothing; the first poll fills the handle in."""
     async with RawServer(task("t-1", "processing")) as server, Session("k", base_url=server.url) as session:
         handle = session.task("t-1")
         assert (handle.task_id, handle.info, repr(handle)) == ("t-1", None, "<TaskHandle t-1 not seen yet>")
@@ -73,7 +73,7 @@ async def test_awaiting_a_handle_is_waiting() -> None:
 
 
 async def test_finished_handle_answers_without_a_request() -> None:
-    """Once a task was seen to be over, waiting, looking and updates cost nothing, also with the session closed."""
+    """Once a task was seen to be over, waiting, polling and updates cost nothing, also with the session closed."""
     async with RawServer(task("t-1", "completed")) as server:
         async with Session("k", base_url=server.url) as session:
             handle = session.task("t-1")
@@ -193,7 +193,7 @@ async def test_several_waiters_all_get_the_task() -> None:
 
 
 async def test_late_answer_does_not_undo_the_end() -> None:
-    """A look whose answer comes late, after another saw the task completed, does not make it unfinished again."""
+    """A poll whose answer comes late, after another saw the task completed, does not make it unfinished again."""
     go = asyncio.Event()
     replies = (holding(task("t-1", "processing"), until=go), task("t-1", "completed"))
     async with RawServer(*replies) as server, Session("k", base_url=server.url) as session:
@@ -227,8 +227,8 @@ async def test_updates_tell_a_failure_and_do_not_raise_it() -> None:
     assert (last.status, last.reason) == ("failed", "bad luck")
 
 
-async def test_updates_of_a_handle_from_elsewhere_begin_with_a_look() -> None:
-    """Where nothing is known yet, the first update is the first look; an unchanged look is no update."""
+async def test_updates_of_a_handle_from_elsewhere_begin_with_a_poll() -> None:
+    """Where nothing is known yet, the first update is the first poll; an unchanged poll is no update."""
     replies = (task("t", "pending"), task("t", "pending"), cut, task("t", "pending"), task("t", "completed"))
     async with RawServer(*replies) as server, Session("k", base_url=server.url, polling=EACH_SECOND) as session:
         assert [info.status.value async for info in session.task("t").updates()] == ["pending", "completed"]
@@ -244,14 +244,14 @@ async def test_updates_time_out_between_two_changes() -> None:
         assert 29 <= len(server.received) <= 33
 
 
-async def test_no_time_means_one_look() -> None:
-    """`timeout=0` makes exactly one look, whatever was known before, and the error keeps what was seen."""
+async def test_no_time_means_one_poll() -> None:
+    """`timeout=0` makes exactly one poll, whatever was known before, and the error keeps what was seen."""
     async with RawServer(task("t-1", "processing")) as server, Session("k", base_url=server.url) as session:
         handle = session.task("t-1")
-        for looks in (1, 2, 3):
+        for polls in (1, 2, 3):
             with pytest.raises(WaitTimeoutError) as caught:
                 await handle.wait(timeout=0)
-            assert len(server.received) == looks
+            assert len(server.received) == polls
         assert caught.value.handle is handle
         assert caught.value.info is handle.info
 
@@ -302,7 +302,7 @@ async def test_wait_goes_on_after_its_timeout() -> None:
 
 
 async def test_wait_for_a_task_that_was_never_seen_times_out_in_words() -> None:
-    """Where no look succeeded within the time, the error says so and has no task."""
+    """Where no poll succeeded within the time, the error says so and has no task."""
     async with RawServer(answer(status=503)) as server, Session("k", base_url=server.url) as session:
         with pytest.raises(WaitTimeoutError, match="task t-1 not seen yet after 3 s") as caught:
             await session.task("t-1").wait(timeout=3)
@@ -319,8 +319,8 @@ async def test_policys_timeout_holds_where_none_is_given() -> None:
                 await session.task("t-1").wait(polling=Polling(timeout=7.0))
 
 
-async def test_stalling_last_look_is_bounded() -> None:
-    """A look that stalls at the end of the time holds the wait for five seconds more, not for its own time limit."""
+async def test_stalling_last_poll_is_bounded() -> None:
+    """A poll that stalls at the end of the time holds the wait for five seconds more, not for its own time limit."""
     async with RawServer(task("t-1", "processing"), stall) as server, Session("k", base_url=server.url) as session:
         handle = await session.submit(BEAR)
         loop = asyncio.get_running_loop()
@@ -332,7 +332,7 @@ async def test_stalling_last_look_is_bounded() -> None:
 
 @pytest.mark.parametrize("limit", [-1, -0.001, float("nan")])
 async def test_negative_timeout_is_refused(limit: float) -> None:
-    """A time limit below zero is refused before any look."""
+    """A time limit below zero is refused before any poll."""
     async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
         with pytest.raises(ValueError, match="timeout must be seconds >= 0, or None for no limit, got"):
             await session.task("t-1").wait(timeout=limit)
@@ -408,8 +408,8 @@ async def test_unknown_status_is_not_the_end_and_told_once() -> None:
     assert [event.raw_status for event in log.of(events.UnknownStatus)] == ["dreaming", "waking"]
 
 
-async def test_refresh_looks_again_after_a_failure() -> None:
-    """`refresh` repeats a look by the retry policy, and gives a failed task like any other."""
+async def test_refresh_polls_again_after_a_failure() -> None:
+    """`refresh` repeats a poll by the retry policy, and gives a failed task like any other."""
     async with RawServer(cut, cut, answer(status=503), task("t-1", "failed")) as server:
         async with Session("k", base_url=server.url) as session:
             assert (await session.task("t-1").refresh()).status == "failed"
@@ -417,7 +417,7 @@ async def test_refresh_looks_again_after_a_failure() -> None:
 
 
 async def test_cancel_tells_how_the_task_stands() -> None:
-    """`cancel` asks the service, looks at the task, and leaves a handle that is over."""
+    """`cancel` asks the service, polls the task, and leaves a handle that is over."""
     async with Emulator(queue_delay=Constant(60.0)) as server:
         async with Session(server.api_key, base_url=server.url) as session:
             handle = await session.submit(BEAR)
@@ -468,11 +468,11 @@ async def test_cancelled_updates_tell_that_the_task_goes_on() -> None:
             watching.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await watching
-    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["t-1"]
 
 
 async def test_updates_that_are_left_early_ask_no_more() -> None:
-    """Leaving the loop over `updates` is the end of the looking."""
+    """Leaving the loop over `updates` is the end of the polling."""
     async with RawServer(task("t-1", "processing")) as server, Session("k", base_url=server.url) as session:
         updates = session.task("t-1").updates()
         assert (await anext(updates)).status == "processing"
@@ -481,7 +481,7 @@ async def test_updates_that_are_left_early_ask_no_more() -> None:
         assert len(server.received) == 1
 
 
-async def test_refresh_of_a_new_task_looks_until_it_is_visible() -> None:
+async def test_refresh_of_a_new_task_polls_until_it_is_visible() -> None:
     """404 right after the submit means "not visible yet" to `refresh` as well; ten seconds later it is the truth."""
     unknown = answer({"code": 404, "message": "task not found"}, status=404)
     async with RawServer(task("t"), unknown, task("t", "processing"), unknown) as server:
@@ -582,7 +582,7 @@ async def test_wait_that_breaks_off_tells_of_a_task_that_may_live(
             await (session.task("t-1").wait() if elsewhere else session.run(BEAR))
     notes = ["task t-1 may go on and be billed; resume with session.task('t-1').wait()"] if is_told else []
     assert getattr(caught.value, "__notes__", []) == notes
-    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"] * is_told
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["t-1"] * is_told
 
 
 async def test_closed_session_is_told_of_a_task_that_was_never_seen() -> None:
@@ -626,7 +626,7 @@ async def test_strategy_that_breaks_loses_no_task(field: str, mistake: type[Base
             with pytest.warns(RuntimeWarning, match=mistake.__name__) as told:
                 assert (await session.run(BEAR)).status == "completed"
     assert len(told) == 1
-    assert not log.of(events.Detached)
+    assert not log.of(events.WaitAbandoned)
     assert not [received for received in server.received if received.line.startswith("DELETE")]
 
 
@@ -697,7 +697,7 @@ async def test_last_waiter_takes_the_task_along() -> None:
                     await waiter
                 assert server.tasks[handle.task_id].status == status
         assert [record.endpoint for record in server.requests].count("cancel") == 1
-    assert log.of(events.Detached) == []
+    assert log.of(events.WaitAbandoned) == []
 
 
 async def test_waiters_count_for_their_task_by_whichever_handle() -> None:
@@ -722,12 +722,12 @@ async def test_waiters_count_for_their_task_by_whichever_handle() -> None:
             await asyncio.gather(apart, return_exceptions=True)
             assert server.tasks[other.task_id].status == "canceled"
         assert [record.endpoint for record in server.requests].count("cancel") == 2
-    assert log.of(events.Detached) == []
+    assert log.of(events.WaitAbandoned) == []
 
 
 @pytest.mark.parametrize("limit", [True, "30", b"30"])
 async def test_timeout_of_the_wrong_type_is_refused(limit: Any) -> None:
-    """A time limit that is no number is refused before any look."""
+    """A time limit that is no number is refused before any poll."""
     async with RawServer(task()) as server, Session("k", base_url=server.url) as session:
         with pytest.raises(TypeError, match=r"^timeout must be seconds >= 0, or None for no limit, got"):
             await session.task("t-1").wait(timeout=limit)

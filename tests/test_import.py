@@ -113,3 +113,32 @@ def test_a_name_that_is_not_there() -> None:
     """The root answers for a wrong name as any module does."""
     with pytest.raises(AttributeError, match=r"^module 'piapi_async' has no attribute 'Sesion'$"):
         piapi_async.Sesion  # noqa: B018 - the access is what is tried
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("events", "Looked", "Polled"),
+        ("events", "LookFailed", "PollFailed"),
+        ("events", "Detached", "WaitAbandoned"),
+        ("emulator", "Spell", "Outage"),
+    ],
+)
+def test_a_renamed_name_still_works_and_warns(module: str, old: str, new: str) -> None:
+    """Code that uses an old name runs, and is told the new one; other names are missing as in any module."""
+    home = importlib.import_module(f"piapi_async.{module}")
+    with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
+        assert getattr(home, old) is getattr(home, new)
+    with pytest.raises(AttributeError, match="has no attribute"):
+        home.Nothing  # noqa: B018 - the access is what is tried
+
+
+def test_the_modules_of_the_root_are_its_attributes() -> None:
+    """`piapi_async.files` works without a further import, and so does each module that holds public names."""
+    assert piapi_async.__getattr__("files") is importlib.import_module("piapi_async.files")
+
+
+def test_the_demo_can_be_played_from_python() -> None:
+    """`piapi_async.demo` offers what `piapi-async demo` does."""
+    demo = importlib.import_module("piapi_async.demo")
+    assert all(callable(getattr(demo, name)) for name in demo.__all__)

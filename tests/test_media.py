@@ -148,7 +148,7 @@ def test_what_is_the_data_uri_of_a_picture(content: str, *, expected: bool) -> N
 
 
 @given(st.text())
-def test_no_text_breaks_the_look_into_a_data_uri(content: str) -> None:
+def test_no_text_breaks_the_poll_into_a_data_uri(content: str) -> None:
     """Any content is a picture or is not; nothing is raised."""
     assert _media.is_picture_data_uri(f"data:image/png;base64,{content}") in (False, True)
 

@@ -274,14 +274,14 @@ class TestMarkers:
     def test_options_add_up(self, pytester: pytest.Pytester) -> None:
         """What is nearer to the test goes before what is farther away, option by option."""
         code = """
-pytestmark = pytest.mark.piapi_emulator(plan="free", seed=7, looks=9)
+pytestmark = pytest.mark.piapi_emulator(plan="free", seed=7, polls=9)
 
 @pytest.mark.piapi_emulator(plan="creator", seed=8)
 class TestIt:
     @pytest.mark.piapi_emulator(seed=9)
     async def test_it(self, piapi_emulator):
         options = piapi_emulator.options
-        assert (options.plan, options.seed, options.looks) == ("creator", 9, 9)
+        assert (options.plan, options.seed, options.polls) == ("creator", 9, 9)
 """
         run(pytester, code).assert_outcomes(passed=1)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piapi_async import RetryPolicy, errors
-from piapi_async.retry import RETRY_LOOK, RETRY_SUBMIT, exponential, retry_after
+from piapi_async.retry import RETRY_POLL, RETRY_SUBMIT, exponential, retry_after
 
 Pause = tuple[int, float, BaseException | None]
 
@@ -33,7 +33,7 @@ class Act:
         """The number of tries."""
         return len(self.at)
 
-    async def __call__(self) -> str:
+    async def attempt(self) -> str:
         """One attempt."""
         now = asyncio.get_running_loop().time()
         self.begun = now if self.begun is None else self.begun
@@ -130,7 +130,7 @@ STEADY = {"wait_jitter": 0.0}
 async def test_what_succeeds_is_not_tried_again() -> None:
     """A first success is returned at once."""
     act = Act()
-    assert await RetryPolicy().call(act, on=RETRY_SUBMIT, before_sleep=ignore) == "done"
+    assert await RetryPolicy().call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore) == "done"
     assert act.at == [0]
 
 
@@ -138,7 +138,7 @@ async def test_the_schedule_of_the_pauses() -> None:
     """Pauses grow by the base, and each is told before it begins: attempt, seconds and error."""
     met, pauses = refused(3), list[Pause]()
     act = Act(*met)
-    await RetryPolicy(**STEADY).call(act, on=RETRY_SUBMIT, before_sleep=lambda *pause: pauses.append(pause))
+    await RetryPolicy(**STEADY).call(act.attempt, on=RETRY_SUBMIT, before_sleep=lambda *pause: pauses.append(pause))
     assert act.at == [0, 0.5, 1.5, 3.5]
     assert pauses == [(1, 0.5, met[0]), (2, 1.0, met[1]), (3, 2.0, met[2])]
 
@@ -147,7 +147,7 @@ async def test_the_schedule_of_the_pauses() -> None:
 async def test_a_longer_retry_after_wins(asked: float | None, pause: float) -> None:
     """The server's `Retry-After` wins over the policy's pause when it is longer, even over `wait_max`."""
     act = Act(errors.RateLimitError("slow down", retry_after=asked))
-    await RetryPolicy(**STEADY).call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+    await RetryPolicy(**STEADY).call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert act.at == [0, pause]
 
 
@@ -157,7 +157,7 @@ async def test_exhaustion_raises_what_the_last_attempt_met(attempts: int) -> Non
     met = refused(9)
     act, last = Act(*met), met[attempts - 1]
     with pytest.raises(errors.ConnectError) as caught:
-        await RetryPolicy(attempts=attempts).call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await RetryPolicy(attempts=attempts).call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert caught.value is last
     assert caught.value.__context__ is None
     assert act.tried == attempts
@@ -173,7 +173,7 @@ async def test_no_attempt_begins_after_the_timeout(timeout: float, seconds: floa
     policy = RetryPolicy(attempts=99, timeout=timeout, wait_initial=2.0, wait_exp_base=1.0, wait_jitter=0.0)
     begun = asyncio.get_running_loop().time()
     with pytest.raises(errors.ConnectError):
-        await policy.call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await policy.call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert act.at == [number * (2.0 + seconds) for number in range(tried)]
     assert asyncio.get_running_loop().time() - begun == pytest.approx(act.at[-1] + seconds, abs=0.01)
 
@@ -182,7 +182,7 @@ async def test_a_retry_after_beyond_the_timeout_ends_it_at_once() -> None:
     """A pause that the policy has no time for is not begun: the refusal comes out with what the server asked."""
     act = Act(errors.RateLimitError("slow down", retry_after=3600.0))
     with pytest.raises(errors.RateLimitError) as caught:
-        await RetryPolicy(timeout=60.0).call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await RetryPolicy(timeout=60.0).call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert (caught.value.retry_after, act.at) == (3600.0, [0])
 
 
@@ -191,11 +191,11 @@ async def test_waits_and_stops_of_tenacity_s() -> None:
     act = Act(*refused(9))
     policy = RetryPolicy(attempts=99, wait=tenacity.wait_fixed(3), stop=tenacity.stop_after_delay(7))
     with pytest.raises(errors.ConnectError):
-        await policy.call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await policy.call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert act.at == [0, 3, 6, 9]
     act = Act(*refused(9))
     with pytest.raises(errors.ConnectError):
-        await RetryPolicy(stop=tenacity.stop_after_attempt(2)).call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await RetryPolicy(stop=tenacity.stop_after_attempt(2)).call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert act.tried == 2
 
 
@@ -204,7 +204,7 @@ async def test_a_wait_that_is_wrong_costs_one_warning() -> None:
     act = Act(*refused(2))
     policy = RetryPolicy(wait=lambda _: -1.0, **STEADY)
     with pytest.warns(RuntimeWarning, match="-1") as caught:
-        await policy.call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await policy.call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert act.at == [0, 0.5, 1.5]
     assert len(caught) == 1
 
@@ -237,12 +237,12 @@ async def test_other_errors_are_raised_at_once(met: BaseException) -> None:
     for before in ([], refused(2)):
         act = Act(*before, met)
         with pytest.raises(type(met)) as caught:
-            await RetryPolicy().call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+            await RetryPolicy().call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
         assert caught.value is met
         assert act.tried == len(before) + 1
 
 
-@pytest.mark.parametrize("on", [RETRY_SUBMIT, RETRY_LOOK])
+@pytest.mark.parametrize("on", [RETRY_SUBMIT, RETRY_POLL])
 @pytest.mark.parametrize("moment", [0.5, 1.5, 2.5, 3.5])
 async def test_cancelling_stops_at_once(moment: float, on: tuple[type[errors.PiAPIError], ...]) -> None:
     """A cancel during an attempt or during a pause ends the call there and then; it is never eaten."""
@@ -296,7 +296,7 @@ async def test_long_pauses_pass_on_the_loop_s_clock() -> None:
     begun, act = loop.time(), Act(*refused(99))
     policy = RetryPolicy(attempts=99, timeout=3600.0, wait_initial=600.0, wait_max=600.0, wait_jitter=0.0)
     with pytest.raises(errors.ConnectError):
-        await policy.call(act, on=RETRY_SUBMIT, before_sleep=ignore)
+        await policy.call(act.attempt, on=RETRY_SUBMIT, before_sleep=ignore)
     assert act.tried == 6
     assert loop.time() - begun == pytest.approx(3000, abs=1)
 

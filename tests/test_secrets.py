@@ -87,7 +87,7 @@ Act = Callable[[Session, WebhookConfig], Awaitable[Any]]
 ACTS: dict[str, Act] = {
     "submit": lambda session, webhook: session.submit(BEAR, webhook=webhook),
     "run": lambda session, webhook: session.run(BEAR, webhook=webhook),
-    "look": lambda session, _: session.get_task("t-1"),
+    "poll": lambda session, _: session.get_task("t-1"),
     "cancel": lambda session, _: session.cancel_task("t-1"),
     "wait": lambda session, _: session.task("t-1").wait(polling=Polling(max_errors=2)),
     "download": lambda session, _: session.download(f"{session!r}"[9:-1] + "/a.png", "/nowhere/a.png"),
@@ -103,12 +103,12 @@ async def test_nothing_that_is_shown_holds_a_secret(name: str, secret: str, capl
     limit = aiohttp.ClientTimeout(total=2)
     webhook = WebhookConfig("https://example.com/hook", secret=secret)
     texts = [repr(webhook), str(webhook)]
-    # A submit knows its webhook's secret; a look at a task from elsewhere knows the field where it stands.
-    paying, looking = replies(secret, spoken=secret)[name], replies(secret)[name]
+    # A submit knows its webhook's secret; a poll of a task from elsewhere knows the field where it stands.
+    paying, polling = replies(secret, spoken=secret)[name], replies(secret)[name]
     async with RawServer(paying) as server:
         async with Session(KEY, base_url=server.url, timeout=limit, retry=ONCE, observers=[log]) as session:
-            for act in ("submit", "run", "look", "cancel", "wait"):
-                server.replies = [paying if act in ("submit", "run") else looking]
+            for act in ("submit", "run", "poll", "cancel", "wait"):
+                server.replies = [paying if act in ("submit", "run") else polling]
                 try:
                     value = await ACTS[act](session, webhook)
                 except PiAPIError as error:

@@ -75,7 +75,7 @@ async def test_the_documented_request_goes_over_the_wire_as_documented() -> None
     assert not {"authorization", "cookie", "expect", "transfer-encoding"} & names.keys()
 
 
-async def test_a_look_and_a_cancel_go_over_the_wire_as_documented() -> None:
+async def test_a_poll_and_a_cancel_go_over_the_wire_as_documented() -> None:
     """`GET` and `DELETE` carry the key and no body."""
     replies = (task("t-1", "pending"), answer({"code": 200, "message": "task t-1 canceled"}), task("t-1", "canceled"))
     async with RawServer(*replies) as server, Session("the-key", base_url=server.url) as session:
@@ -973,7 +973,7 @@ async def test_observer_that_raises_breaks_nothing(
     log = EventLog()
     async with short() as server, Session(server.api_key, base_url=server.url, observers=[broken, log]) as session:
         await session.run(BEAR)
-    assert [type(event) for event in log] == [events.Submitted, events.Looked]
+    assert [type(event) for event in log] == [events.Submitted, events.Polled]
     assert "oops" in caplog.text
 
 

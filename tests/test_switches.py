@@ -23,7 +23,7 @@ from piapi_async.events import Event, Submitted
 CAT = Path(piapi_async.__file__).parent / "assets" / "cat.jpg"
 WEBHOOK = WebhookConfig("http://127.0.0.1:9/nobody", secret="hush")
 BEAR = Img2Img(prompt="a bear", image=CAT, denoise=0.5)
-NUMBERS: Mapping[str, tuple[float, ...]] = {"visible_after": (0.0, 3.0), "time_digits": (9, 0, 3), "looks": (3, 1, 5)}
+NUMBERS: Mapping[str, tuple[float, ...]] = {"visible_after": (0.0, 3.0), "time_digits": (9, 0, 3), "polls": (3, 1, 5)}
 
 
 def switches() -> dict[str, tuple[Any, ...]]:
@@ -181,8 +181,8 @@ async def a_lost_answer(row: Mapping[str, Any], _tmp_path: Path) -> None:
         rig.emulator.check.exactly_tasks(1)
 
 
-async def bad_looks(row: Mapping[str, Any], _tmp_path: Path) -> None:
-    """Looks that fail do not fail the task."""
+async def bad_polls(row: Mapping[str, Any], _tmp_path: Path) -> None:
+    """Polls that fail do not fail the task."""
     async with Rig(row) as rig:
         for fault in ("503", "cut-before-accept", "html", "empty", "garbled", "429"):
             rig.emulator.faults.next("get", fault)
@@ -220,7 +220,7 @@ SCENARIOS: Iterable[Callable[[Mapping[str, Any], Path], Awaitable[None]]] = (
     a_failure,
     refusals,
     a_lost_answer,
-    bad_looks,
+    bad_polls,
     a_cancel,
     more_than_fit,
 )

@@ -31,7 +31,7 @@ def info(**fields: Any) -> TaskInfo:
 
 
 def test_the_words_for_where_a_task_stands() -> None:
-    """There are eight statuses, and exactly the three that no later look can change are terminal."""
+    """There are eight statuses, and exactly the three that no later poll can change are terminal."""
     assert {str(status) for status in TaskStatus} == {
         "pending",
         "staged",
@@ -216,7 +216,7 @@ def test_raw_is_what_the_service_sent(raw: dict[str, Any]) -> None:
 
 
 def test_tasks_compare_by_what_they_say() -> None:
-    """Two looks that differ in `raw` alone are equal, others are not; that is how changes are noticed."""
+    """Two polls that differ in `raw` alone are equal, others are not; that is how changes are noticed."""
     assert info(raw={"a": 1}) == info(raw={"a": 2})
     assert info(raw_status="failed") != info(raw_status="Failed")
 

@@ -19,7 +19,7 @@ import pytest
 from piapi_async import Batch, Session, TaskInfo, TaskStatus, Txt2Img
 from piapi_async.batch import Succeeded
 from piapi_async.emulator import Emulator
-from piapi_async.events import Detached, Event, Looked, Saved, Submitted
+from piapi_async.events import Event, Polled, Saved, Submitted, WaitAbandoned
 from piapi_async.testing import EventLog, MemoryLedger, VirtualTimeLoop, run_in_virtual_time
 
 INFO = TaskInfo(task_id="3f2a", status=TaskStatus.PENDING)
@@ -429,11 +429,11 @@ def test_running_gives_the_result_and_the_errors() -> None:
 def test_an_event_log_keeps_what_it_is_told() -> None:
     """The log is a list of events in order, and `of` picks those of one kind."""
     log = EventLog()
-    events: list[Event] = [Submitted(info=INFO), Looked(info=INFO), Detached(task_id="3f2a"), Looked(info=INFO)]
+    events: list[Event] = [Submitted(info=INFO), Polled(info=INFO), WaitAbandoned(task_id="3f2a"), Polled(info=INFO)]
     for event in events:
         log(event)
     assert log == events
-    assert log.of(Looked) == [events[1], events[3]]
+    assert log.of(Polled) == [events[1], events[3]]
     assert log.of(Saved) == []
 
 

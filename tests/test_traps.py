@@ -124,7 +124,7 @@ async def test_cancel_while_the_post_is_under_way() -> None:
         await quiet(server)
         assert len(server.received) == 1
     assert [event.info.task_id for event in log.of(events.Submitted)] == ["paid"]
-    assert [event.task_id for event in log.of(events.Detached)] == ["paid"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["paid"]
 
 
 async def test_cancelled_post_is_cancelled_at_the_service() -> None:
@@ -136,7 +136,7 @@ async def test_cancelled_post_is_cancelled_at_the_service() -> None:
             await cancel(session.run(BEAR), after=1)
             assert [view.status for view in server.tasks.values()] == ["canceled"]
             assert [record.endpoint for record in server.requests] == ["create", "cancel"]
-    assert log.of(events.Detached) == []
+    assert log.of(events.WaitAbandoned) == []
 
 
 async def test_cancelled_post_without_an_answer_is_in_doubt() -> None:
@@ -213,11 +213,11 @@ async def test_cancel_storm_during_an_abandoned_wait() -> None:
                 await waiting
             await asyncio.sleep(0.01)
             assert strangers() == []
-    assert [event.task_id for event in log.of(events.Detached)] == ["t-1"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["t-1"]
 
 
-async def test_cancel_between_two_looks() -> None:
-    """Cancelled in the pause between two looks, a wait ends at once and says that the task goes on."""
+async def test_cancel_between_two_polls() -> None:
+    """Cancelled in the pause between two polls, a wait ends at once and says that the task goes on."""
     log = EventLog()
     polling = Polling(wait=Backoff(initial=20, maximum=20))
     async with RawServer(task("paid")) as server:
@@ -225,16 +225,16 @@ async def test_cancel_between_two_looks() -> None:
             assert await cancel(session.run(BEAR), after=5) < 0.5
             assert strangers() == []
             assert len(server.received) == 1
-    assert [event.task_id for event in log.of(events.Detached)] == ["paid"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["paid"]
 
 
-async def test_cancel_during_a_look() -> None:
-    """Cancelled while a look is under way, a wait ends at once, the connection is gone, and the task is told of."""
+async def test_cancel_during_a_poll() -> None:
+    """Cancelled while a poll is under way, a wait ends at once, the connection is gone, and the task is told of."""
     log = EventLog()
     async with RawServer(stall) as server, Session("k", base_url=server.url, observers=[log]) as session:
         assert await cancel(session.task("paid").wait(), after=5) < 0.5
         await quiet(server)
-    assert [event.task_id for event in log.of(events.Detached)] == ["paid"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["paid"]
 
 
 async def test_cancelled_run_gives_its_place_back() -> None:
@@ -294,7 +294,7 @@ async def test_cancel_at_any_turn_of_the_loop_loses_nothing(point: int) -> None:
         done = await asyncio.gather(submitting, return_exceptions=True)
     told = {type(event) for event in log}
     if isinstance(done[0], asyncio.CancelledError) and server.received:
-        assert told in ({events.Submitted, events.Detached}, {events.SubmissionInDoubt})
+        assert told in ({events.Submitted, events.WaitAbandoned}, {events.SubmissionInDoubt})
     else:
         assert told == ({events.Submitted} if server.received else set())
 
@@ -372,7 +372,7 @@ async def test_wait_that_runs_out_is_our_error() -> None:
     assert caught.value.__context__ is None
 
 
-async def test_look_that_fails_for_good_is_our_error() -> None:
+async def test_poll_that_fails_for_good_is_our_error() -> None:
     """After all attempts the last one's own error comes out, with aiohttp's as its cause and no other round it."""
     async with RawServer(cut) as server, Session("k", base_url=server.url) as session:
         with pytest.raises(ConnectionLostError) as caught:
@@ -399,15 +399,15 @@ async def test_retried_submit_sends_the_whole_body_again(size: int) -> None:
 # Trap 7: aiohttp itself repeats a GET once when a connection that was kept open is cut.
 
 
-async def test_get_repeated_by_aiohttp_is_one_look() -> None:
-    """The second GET, which aiohttp sends by itself, is no second look: the service sees it, observers do not."""
+async def test_get_repeated_by_aiohttp_is_one_poll() -> None:
+    """The second GET, which aiohttp sends by itself, is no second poll: the service sees it, observers do not."""
     log = EventLog()
-    looked = task("t", "processing")
-    async with RawServer(looked, cut, looked) as server, Session("k", base_url=server.url, observers=[log]) as session:
+    polled = task("t", "processing")
+    async with RawServer(polled, cut, polled) as server, Session("k", base_url=server.url, observers=[log]) as session:
         await session.get_task("t")
         await session.get_task("t")
         assert len(server.received) == 3
-    assert [type(event) for event in log] == [events.Looked, events.Looked]
+    assert [type(event) for event in log] == [events.Polled, events.Polled]
 
 
 async def test_post_is_never_repeated_by_aiohttp() -> None:

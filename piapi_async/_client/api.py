@@ -1,10 +1,10 @@
-"""The service's calls, with the table "what may be retried" applied: submit, look, cancel."""
+"""The service's calls, with the table "what may be retried" applied: submit, poll, cancel."""
 
 import asyncio
 import enum
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from piapi_async._asyncio import Clock, Lasting, outlast
 from piapi_async._client import requests, responses
 from piapi_async._client.body import Content
 from piapi_async._client.budget import Budget, Reservation
-from piapi_async._client.closing import NOTED, SETTLE, UnderWay
+from piapi_async._client.closing import NOTED, SETTLE, Leave, UnderWay, Waiting, seconds_since_let_go
 from piapi_async._client.history import NOTHING_NEW, HistoryPage, decode_history, history_call, same
 from piapi_async._client.transport import Body, Transport
 from piapi_async.account import Account
@@ -24,7 +24,7 @@ from piapi_async.limits import Governor, no_priority
 from piapi_async.limits._adaptive import Kind
 from piapi_async.limits._queue import Permit
 from piapi_async.limits._slots import Slot
-from piapi_async.retry import Retriable, RetryPolicy, may_look_again, may_submit_again
+from piapi_async.retry import Retriable, RetryPolicy, may_poll_again, may_submit_again
 from piapi_async.task import Submittable, TaskInfo, TaskStatus
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class Api:
 
         transport: The way there.
 
-        retry: How requests other than the looks of a wait are tried again.
+        retry: How requests other than the polls of a wait are tried again.
 
         governor: The budget that all requests pass through.
 
@@ -144,10 +144,12 @@ class Api:
 
     def slot(self) -> Slot:
         """A place among the tasks in flight, to be held with `async with` round a submit."""
-        return self.governor.slot(ask=self.account, poll=self.look, announce=self.announce)
+        return self.governor.slot(ask=self.account, poll=self.poll, announce=self.announce)
 
-    async def create(self, body: Content, *, submission: Submission) -> TaskInfo:
+    def create(self, body: Content, *, submission: Submission) -> Coroutine[Any, Any, TaskInfo]:
         """Submit. The task exists, and its id is known, when this returns.
+
+        A cancel does not break the POST off once it has begun: its answer holds what was paid for.
 
         Args:
             body: The request as JSON.
@@ -163,14 +165,26 @@ class Api:
 
         async def attempt() -> TaskInfo:
             while True:
+                sent = Body(body)
                 try:
-                    async with turn, self.transport.slot():
-                        return await self._pay(call, Body(body), submission=submission)
+                    async with turn:
+                        since = self.clock.now()
+                        post = partial(self._post, call, body=sent, submission=submission)
+                        posting = self.under_way.post(post, body=sent)
+                        try:
+                            return await asyncio.shield(posting)
+                        except asyncio.CancelledError:
+                            await self._settle(posting, body=sent, submission=submission, since=since)
+                            raise
+                        except Exception as error:
+                            if Verdict.of(error, body=sent) is not Verdict.IN_DOUBT:
+                                raise
+                            raise self._doubt(error, submission=submission, since=since) from error
                 except errors.RateLimitError:
                     if not turn.waits_for_room:
                         raise
 
-        return await self.repeat(attempt, on=may_submit_again, action="submit", held_up=lambda: turn.waited)
+        return self.repeat(attempt, on=may_submit_again, action="submit", excluded_time=lambda: turn.waited)
 
     async def account(self) -> Account:
         """Plan and balance, by the retry policy.
@@ -184,7 +198,7 @@ class Api:
             async with self._turn():
                 return self._read(responses.decode_account, await self.transport.send(call))
 
-        return await self.repeat(attempt, on=may_look_again, action="account")
+        return await self.repeat(attempt, on=may_poll_again, action="account")
 
     async def history(self, *, model: str | None, start: float, end: float) -> AsyncIterator[TaskInfo]:
         """The account's past tasks, each once, page by page, each page by the retry policy.
@@ -218,7 +232,7 @@ class Api:
             async with self._turn():
                 return self._read(decode_history, await self.transport.send(call))
 
-        return await self.repeat(attempt, on=may_look_again, action="history")
+        return await self.repeat(attempt, on=may_poll_again, action="history")
 
     async def upload(self, data: bytes, *, name: str) -> str:
         """Put a file where the service can fetch it, for a day; by the retry policy, as it costs nothing.
@@ -236,36 +250,36 @@ class Api:
                 return self._read(responses.decode_upload, await self.transport.send(call))
 
         try:
-            return await self.repeat(attempt, on=may_look_again, action="upload")
+            return await self.repeat(attempt, on=may_poll_again, action="upload")
         except errors.PiAPIError as error:
             errors.set_resubmit(error, safe=True)  # whatever became of the file, no task can have come of it
             raise
 
-    async def look(self, task_id: str, *, urgency: Callable[[], float] = no_priority) -> TaskInfo:
-        """One look, one request.
+    async def poll(self, task_id: str, *, priority: Callable[[], float] = no_priority) -> TaskInfo:
+        """One poll, one request.
 
         Args:
             task_id: The task.
 
-            urgency: By how many seconds it goes before others where looks are scarce; see `Governor.turn`.
+            priority: By how many seconds it goes before others where polls are scarce; see `Governor.turn`.
 
         Raises:
             PiAPIError: It failed.
         """
         call = requests.task_call(self.base_url, api_key=self.api_key, task_id=task_id)
         try:
-            async with self._turn(priority=urgency):
+            async with self._turn(priority=priority):
                 info = self._read(partial(responses.decode_task, task_id=task_id), await self.transport.send(call))
         except errors.PiAPIError as error:
-            self.announce(events.LookFailed(task_id=task_id, error=error))
+            self.announce(events.PollFailed(task_id=task_id, error=error))
             raise
         self.budget.settle(info)
         self.governor.seen(info)
-        self.announce(events.Looked(info=info))
+        self.announce(events.Polled(info=info))
         return info
 
     async def get(self, task_id: str, *, is_new: bool = False) -> TaskInfo:
-        """A look that is repeated, by the retry policy, until an answer comes.
+        """A poll that is repeated, by the retry policy, until an answer comes.
 
         Args:
             task_id: The task.
@@ -277,12 +291,12 @@ class Api:
         """
 
         def may_pass(error: errors.PiAPIError) -> bool:
-            return may_look_again(error) or (is_new and isinstance(error, errors.NotFoundError))
+            return may_poll_again(error) or (is_new and isinstance(error, errors.NotFoundError))
 
-        return await self.repeat(lambda: self.look(task_id), on=may_pass, action="look")
+        return await self.repeat(partial(self.poll, task_id), on=may_pass, action="poll")
 
     async def cancel(self, task_id: str) -> TaskInfo:
-        """Ask the service to cancel a task, then look at it.
+        """Ask the service to cancel a task, then poll it.
 
         Raises:
             PiAPIError: The service refuses, or what the last attempt met.
@@ -308,27 +322,31 @@ class Api:
                 return
             # The end of `asyncio.run` cancels every task there is, this one too; a new one it does not know.
             is_asked_for = canceling.cancelled() and self.clock.monotonic() < deadline
-        self.announce(events.Detached(task_id=task_id))
+        self.announce(events.WaitAbandoned(task_id=task_id))
+
+    def waiting(self, task_id: str, *, leave: Leave) -> Waiting:
+        """A wait for a task; see `UnderWay.waiting`. Tasks that are waited for are polled by nobody else."""
+        return self.under_way.waiting(task_id, leave=leave, watch=self.governor.watch)
 
     async def settle(self) -> None:
         """Begin no more, and lose nothing of what is under way; see `UnderWay.settle`."""
         await self.under_way.settle()
 
-    async def repeat(
+    def repeat(
         self,
-        act: Callable[[], Awaitable[T]],
+        act: Callable[[], Coroutine[Any, Any, T]],
         *,
         on: Retriable,
         action: str,
-        held_up: Callable[[], float] = float,
-    ) -> T:
-        """Do something by the retry policy, and announce each further attempt; `held_up` is as for its `call`."""
+        excluded_time: Callable[[], float] = float,
+    ) -> Coroutine[Any, Any, T]:
+        """Do something by the retry policy, and announce each further attempt; the rest is as for its `call`."""
 
         def before_sleep(attempt: int, wait: float, error: BaseException | None) -> None:
             self.announce(events.Retrying(action=action, attempt=attempt, wait=wait, error=error))
 
-        return await self.retry.call(
-            act, on=on, before_sleep=before_sleep, held_up=held_up, max_pause=self.governor.max_pause
+        return self.retry.call(
+            act, on=on, before_sleep=before_sleep, excluded_time=excluded_time, max_pause=self.governor.max_pause
         )
 
     def _turn(
@@ -350,38 +368,29 @@ class Api:
             async with self._turn():
                 self._read(partial(responses.check_cancel, task_id=task_id), await self.transport.send(call))
 
-        await self.repeat(attempt, on=may_look_again, action="cancel")
-
-    async def _pay(self, call: requests.Call, body: Body, *, submission: Submission) -> TaskInfo:
-        """Make the POST. A cancel does not break it off once it has begun: the answer holds what was paid for."""
-        since = self.clock.now()
-        post = partial(self._post, call, body=body, submission=submission)
-        posting = self.under_way.post(post, body=body, abandon=self.abandon)
-        try:
-            return await asyncio.shield(posting)
-        except asyncio.CancelledError:
-            await self._settle(posting, body=body, submission=submission, since=since)
-            raise
-        except Exception as error:
-            if Verdict.of(error, body=body) is not Verdict.IN_DOUBT:
-                raise
-            raise self._doubt(error, submission=submission, since=since) from error
+        await self.repeat(attempt, on=may_poll_again, action="cancel")
 
     async def _post(self, call: requests.Call, *, body: Body, submission: Submission) -> TaskInfo:
+        """Make the POST, in a task of its own; see `UnderWay.post`."""
         journal = submission.journal
         try:
             assert call.body is not None
             await journal.sending(call.body)
-            answer = await self.transport.exchange(call, body=body)
+            answer = await self.transport.send(call, body=body)
             info = self._read(responses.decode_submit, answer, secret=submission.secret)
         except BaseException as error:
             is_lost = Verdict.of(error, body=body) is Verdict.IN_DOUBT
             await _tell(journal.lost() if is_lost else journal.refused(), about="a submit")
+            if isinstance(error, asyncio.CancelledError) and not body.begun:
+                self.under_way.check()  # it was closing the session that cancelled it
             raise
         submission.reservation.accepted(info)
         submission.slot.accepted(info)
         await _tell(journal.accepted(info), about=f"task {info.task_id}, which is paid for,")
         self.announce(events.Submitted(info=info))
+        # Whoever cancelled this, the submitter or the session that is left, and however often: it is abandoned once.
+        if (seconds := seconds_since_let_go()) is not None:
+            await self.abandon(info.task_id, seconds=SETTLE - seconds)
         return info
 
     async def _settle(self, posting: Lasting[TaskInfo], *, body: Body, submission: Submission, since: float) -> None:

@@ -7,7 +7,7 @@ one that has not is not sent, and a wait ends with an error that names its task.
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from piapi_async import errors
 from piapi_async._asyncio import READ_FIRST, Lasting, PerLoop, break_off, to_the_end
@@ -22,12 +22,18 @@ NOTED = 1.0
 """Seconds beyond those for noting what became of a submit whose time was up; what hangs then is broken off."""
 
 
-class Abandon(Protocol):
-    """Does with a task that nobody waits for any longer what the session's `on_cancel` says."""
+class Leave(Protocol):
+    """Does what is due when a wait for a task ends early."""
 
-    async def __call__(self, task_id: str, *, seconds: float) -> None:
-        """Within so many seconds, come what may."""
-        ...
+    async def __call__(self, error: BaseException, *, is_last: bool) -> None:
+        """`error` ended it; `is_last` says that nobody else waits for the task."""
+
+
+class Watch(Protocol):
+    """Counts who waits for a task."""
+
+    def __call__(self, task_id: str, *, by: int) -> None:
+        """So many more."""
 
 
 class UnderWay:
@@ -36,56 +42,49 @@ class UnderWay:
     def __init__(self) -> None:
         self._is_closed = False
         self._posts: PerLoop[set[Lasting[TaskInfo]]] = PerLoop(set)
-        self._waits: PerLoop[dict[str, set[Waiting]]] = PerLoop(dict)
+        self._waits: PerLoop[_Waits] = PerLoop(_Waits)
 
     def reopen(self) -> None:
         """Allow submits and waits again."""
         self._is_closed = False
 
-    def post(
-        self, act: Callable[[], Coroutine[Any, Any, TaskInfo]], *, body: Body, abandon: Abandon
-    ) -> Lasting[TaskInfo]:
-        """Begin a submit in a task of its own, which holds out against a cancel as soon as its body is being sent.
-
-        Whoever cancels it, and however often, be it the submitter or the session that is left: it is the post itself
-        that abandons its task, once.
+    def check(self, task_id: str | None = None) -> None:
+        """Let only an open session go on.
 
         Raises:
             ConfigurationError: The session is closed.
         """
         if self._is_closed:
-            raise _closed()
-        work = self._until_let_go(act, body=body, abandon=abandon)
-        post = Lasting(work, holds=lambda: not body.stop(), seconds=SETTLE - READ_FIRST)
+            raise _closed(task_id)
+
+    def post(self, act: Callable[[], Coroutine[Any, Any, TaskInfo]], *, body: Body) -> Lasting[TaskInfo]:
+        """Begin a submit in a task of its own, which holds out against a cancel as soon as its body is being sent.
+
+        Raises:
+            ConfigurationError: The session is closed.
+        """
+        self.check()
+        post = Lasting(act(), holds=lambda: not body.stop(), seconds=SETTLE - READ_FIRST)
         posts = self._posts.get()
         posts.add(post)
         post.add_done_callback(posts.discard)
         return post
 
-    async def _until_let_go(
-        self, act: Callable[[], Coroutine[Any, Any, TaskInfo]], *, body: Body, abandon: Abandon
-    ) -> TaskInfo:
-        try:
-            info = await act()
-        except asyncio.CancelledError:
-            if self._is_closed and not body.begun:
-                raise _closed() from None
-            raise
-        post = asyncio.current_task()
-        assert isinstance(post, Lasting)
-        if post.let_go_at is not None:
-            await abandon(info.task_id, seconds=post.let_go_at + SETTLE - post.get_loop().time())
-        return info
+    def waiting(self, task_id: str, *, leave: Leave, watch: Watch) -> "Waiting":
+        """A wait for a task, to be held with `async with`; when the session is closed it is cancelled.
 
-    def waiting(self, task_id: str) -> "Waiting":
-        """A wait for a task, to be held with `with`; when the session is closed it is cancelled.
+        Args:
+            task_id: The task.
+
+            leave: Told of what ends the wait early, and whether nobody else waits for the task in this session.
+
+            watch: Told that one coroutine more, or fewer, waits for the task: `Governor.watch`.
 
         Raises:
             ConfigurationError: The session is closed, or was closed meanwhile.
         """
-        if self._is_closed:
-            raise _closed(task_id)
-        return Waiting(task_id, among=self._waits.get())
+        self.check(task_id)
+        return Waiting(task_id, among=self._waits.get(), leave=leave, watch=watch)
 
     async def settle(self) -> None:
         """Begin no more, wait for the submits that have begun, and for the waits to do what a cancel has them do.
@@ -95,9 +94,16 @@ class UnderWay:
         """
         self._is_closed = True
         posts = list(self._posts.get())
-        waits = [wait for waits in self._waits.get().values() for wait in waits]
+        waits = list(self._waits.get().all)
         if posts or waits:
             await to_the_end(Lasting(_settle(posts, waits), holds=lambda: True, seconds=SETTLE))
+
+
+def seconds_since_let_go() -> float | None:
+    """For how long the current task has held out against a cancel; `None` where it was not cancelled."""
+    post = asyncio.current_task()
+    assert isinstance(post, Lasting)
+    return None if post.let_go_at is None else post.get_loop().time() - post.let_go_at
 
 
 async def _settle(posts: "list[Lasting[TaskInfo]]", waits: "list[Waiting]") -> None:
@@ -111,41 +117,56 @@ async def _settle(posts: "list[Lasting[TaskInfo]]", waits: "list[Waiting]") -> N
         await asyncio.wait(late, timeout=NOTED)
 
 
+class _Waits:
+    """The waits of one event loop, and how many there are for each task, by whichever handle."""
+
+    def __init__(self) -> None:
+        self.all: set[Waiting] = set()
+        self.of_task: dict[str, int] = {}
+
+
 class Waiting:
     """One coroutine's wait for a task, which ends when the session is closed: as `asyncio.timeout`, at that moment."""
 
-    def __init__(self, task_id: str, *, among: "dict[str, set[Waiting]]") -> None:
+    __slots__ = ("_among", "_cancelling", "_leave", "_left", "_task", "_task_id", "_watch")
+
+    def __init__(self, task_id: str, *, among: _Waits, leave: Leave, watch: Watch) -> None:
         self._task_id = task_id
         self._among = among
-        self._is_ended = False
+        self._leave = leave
+        self._watch = watch
+        self._left: asyncio.Future[None] | None = None  # made when the wait is to end
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        self._left = task.get_loop().create_future()
-        self._among.setdefault(self._task_id, set()).add(self)
-        return self
-
-    @property
-    def is_only(self) -> bool:
-        """Whether nobody else waits for the task in this session, by whichever handle."""
-        return len(self._among[self._task_id]) == 1
+        self._among.all.add(self)
+        self._among.of_task[self._task_id] = self._among.of_task.get(self._task_id, 0) + 1
+        self._watch(self._task_id, by=1)
 
     def end(self) -> "asyncio.Future[None]":
         """End the wait, and give what is done when its coroutine has left it."""
-        self._is_ended = True
+        self._left = self._task.get_loop().create_future()
         self._task.cancel()
         return self._left
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._among[self._task_id].remove(self)
-        if not self._among[self._task_id]:
-            del self._among[self._task_id]
-        self._left.set_result(None)
-        if self._is_ended and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:
+        waits = self._among.of_task
+        try:
+            if error is not None:
+                await self._leave(error, is_last=waits[self._task_id] == 1)
+        finally:
+            self._watch(self._task_id, by=-1)
+            self._among.all.remove(self)
+            waits[self._task_id] -= 1
+            if not waits[self._task_id]:
+                del waits[self._task_id]
+            if self._left is not None:
+                self._left.set_result(None)
+        if self._left is not None and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:
             raise _closed(self._task_id) from None
 
 

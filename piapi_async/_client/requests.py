@@ -58,7 +58,7 @@ def create_call(base_url: str, *, api_key: str, body: Content, secret: str = "")
 
 
 def task_call(base_url: str, *, api_key: str, task_id: str, method: str = "GET") -> Call:
-    """`GET` looks at a task (https://piapi.ai/docs/flux-api/get-task), `DELETE` cancels it."""
+    """`GET` polls a task (https://piapi.ai/docs/flux-api/get-task), `DELETE` cancels it."""
     url = f"{base_url}/api/v1/task/{quote(task_id, safe='', errors='replace')}"
     return Call(method=method, url=url, api_key=api_key)
 

@@ -1,4 +1,4 @@
-"""The only door to the network: aiohttp behind one `send`, its errors turned into ours."""
+"""HTTP by aiohttp: one `send` for the API, one `download` for pictures, and aiohttp's errors turned into ours."""
 
 import asyncio
 import base64
@@ -7,7 +7,7 @@ import math
 import re
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
@@ -24,7 +24,7 @@ from piapi_async._client.responses import Answer, http_date, told
 from piapi_async._text import Secret
 
 CONNECTIONS = 100
-"""API requests under way at once, and submits in memory. More wait for their turn; their time limits begin with it."""
+"""Submits in memory at once. More wait for their turn; their time limits begin with it."""
 
 DOWNLOADS = 16
 """Downloads under way at once, besides those."""
@@ -41,7 +41,7 @@ CONNECT, SILENCE = 10.0, 45.0
 DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=CONNECT, sock_read=SILENCE)
 """Time limits of one request, in seconds. Cloudflare, before the service, cuts every request at 120 s.
 
-Silence ends a request sooner, so that `RetryPolicy.timeout` leaves room for another look.
+Silence ends a request sooner, so that `RetryPolicy.timeout` leaves room for another poll.
 """
 
 HEADER_MAX = 2**18
@@ -179,7 +179,6 @@ class Transport:
         self._own: dict[asyncio.AbstractEventLoop, _Open] = {}
         self._closed = False
         self._date = ""
-        self._slots = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
         self._downloads = PerLoop(lambda: asyncio.Semaphore(DOWNLOADS))
         self._small = PerLoop(lambda: asyncio.Semaphore(CONNECTIONS))
         self._large = PerLoop(lambda: asyncio.Semaphore(LARGE))
@@ -201,76 +200,64 @@ class Transport:
         if mine is not None:
             await mine.lifeline.aclose()
 
-    def slot(self) -> asyncio.Semaphore:
-        """The right to have one API request under way, to be held with `async with`."""
-        return self._slots.get()
-
     def in_memory(self, *, large: bool) -> asyncio.Semaphore:
         """The right to have a submit or an upload in memory, to be held with `async with` from before it is made."""
         return (self._large if large else self._small).get()
 
-    async def send(self, call: Call) -> Answer:
-        """Make one request that costs nothing.
+    async def send(self, call: Call, *, body: Body | None = None) -> Answer:
+        """Make one request, at once; how many are under way is the governor's concern.
 
-        Raises:
-            TransportError: No usable answer came.
-            UnexpectedResponseError: The answer is too long.
-        """
-        async with self.slot():
-            body = None if call.body is None else Body(call.body)
-            timeout = self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout
-            with _translated(call, body=body):
-                answer = await self._exchange(await self._client(), call, body=body, timeout=timeout)
-        if answer.cut is not None:
-            raise answer.cut
-        return answer
+        Args:
+            call: The request.
 
-    async def exchange(self, call: Call, *, body: Body) -> Answer:
-        """Make one request that costs money, at once; the caller holds a `slot`.
-
-        An answer whose body breaks off is not an error here: what came of it may name a task that was paid for.
+            body: Of a request that costs money, its body, by which the caller sees how far it came. Where the answer to
+                it breaks off, that is not an error here but `Answer.cut`: what came may name a task that is paid for.
 
         Raises:
             ConnectError: It was not sent, or not to its last byte: nothing was accepted.
             TransportError: No usable answer came.
             UnexpectedResponseError: The answer is too long.
         """
-        client = await self._client(is_paid=True)
-        # A connection that the server has closed meanwhile, while something held up the event loop, is known to be
-        # so once the loop has had two turns: one to read what lies in the sockets, and one to act on it.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        connecting = aiohttp.ClientTimeout(connect=self._timeout.connect, sock_connect=self._timeout.sock_connect)
-        # aiohttp's own limits would cancel a task that holds out against it, and do not read before they are believed.
-        with _translated(call, body=body), Limit(self._timeout.total) as body.limit:
+        is_paid = body is not None
+        client = await self._client(is_paid=is_paid)
+        if body is None:
+            body = None if call.body is None else Body(call.body)
+            limit, timeout = None, self._brief if body is None or (body.size or 0) < _CHUNK else self._timeout
+        else:
+            # A connection that the server has closed meanwhile, while something held up the event loop, is known to be
+            # so once the loop has had two turns: one to read what lies in the sockets, and one to act on it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            # aiohttp's own limits would cancel a task that holds out against it, and are believed before what has
+            # arrived is read.
+            limit = body.limit = Limit(self._timeout.total)
             body.patience = self._timeout.sock_read
-            return await self._exchange(client, call, body=body, timeout=connecting)
-
-    async def _exchange(
-        self, client: aiohttp.ClientSession, call: Call, *, body: Body | None, timeout: aiohttp.ClientTimeout
-    ) -> Answer:
-        began = self._clock.monotonic()
-        # Redirects are not followed: they would carry the API key to wherever they point. Some of this is said for
-        # client sessions of the user's, which may be set up otherwise.
-        async with client.request(
-            call.method,
-            call.url,
-            headers={**_named(client), **call.headers},
-            data=body,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=True,
-            max_line_size=HEADER_MAX,
-            max_field_size=HEADER_MAX,
-            timeout=timeout,
-        ) as response:
-            content, broken_by = await _read(response, limit=None if body is None else body.limit)
-        self._learn(response.headers, took=self._clock.monotonic() - began)
+            timeout = aiohttp.ClientTimeout(connect=self._timeout.connect, sock_connect=self._timeout.sock_connect)
+        with _translated(call, body=body), limit or nullcontext():
+            began = self._clock.monotonic()
+            # Redirects are not followed: they would carry the API key to wherever they point. Some of this is said for
+            # client sessions of the user's, which may be set up otherwise.
+            async with client.request(
+                call.method,
+                call.url,
+                headers={**_named(client), **call.headers},
+                data=body,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+                max_line_size=HEADER_MAX,
+                max_field_size=HEADER_MAX,
+                timeout=timeout,
+            ) as response:
+                content, broken_by = await _read(response, limit=limit)
+            self._learn(response.headers, took=self._clock.monotonic() - began)
         cut = None
         if broken_by is not None:
             _forget(broken_by, secrets=_secrets(call))
             cut = translate(broken_by, url=call.url, unsent=False, secrets=_secrets(call))
             cut.__cause__ = broken_by
+            if not is_paid:
+                raise cut
         return Answer(status=response.status, headers=response.headers, body=content, cut=cut, url=call.url)
 
     def _learn(self, headers: Mapping[str, str], *, took: float) -> None:

@@ -4,7 +4,7 @@ The service has no idempotency key, but two things tell (https://piapi.ai/blogs/
 before one pays again):
 
 - a token in the webhook URL of each attempt, which the service echoes in the task's `config`;
-- the history, which lists the tasks of a time, without their inputs; a look at each shows the input.
+- the history, which lists the tasks of a time, without their inputs; a poll of each shows the input.
 
 A task that no job of the ledger has, of the same model and kind, with the same prompt and nothing else that differs,
 made at the time of the attempt, is adopted when it can be no other's. How long the history lags, and whether it lists

@@ -52,7 +52,7 @@ def program(ctx: click.Context) -> None:
     """Image-to-image with PiAPI's Flux models.
 
     'piapi-async demo' needs no key and costs nothing: try it first. For real tasks set PIAPI_API_KEY; submitting a task
-    costs money, looking at one does not.
+    costs money, polling one does not.
 
     Exit codes: 0 done, 1 it failed, 2 usage error, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
     """
@@ -107,7 +107,7 @@ def img2img(setting: Setting, /, **given: Any) -> None:
 @program.group(invoke_without_command=True)
 @click.pass_context
 def task(ctx: click.Context) -> None:
-    """Look at a task, wait for it, or cancel it."""
+    """Poll a task, wait for it, or cancel it."""
     _help_alone(ctx)
 
 
@@ -116,7 +116,7 @@ def task(ctx: click.Context) -> None:
 @click.option("--json", "is_raw", is_flag=True, help="Print what the service sent, without the webhook's secret.")
 @options.setting
 def get(setting: Setting, /, *, task_id: str, is_raw: bool) -> None:
-    """Look once at the task ID, and print how it stands. This is free."""
+    """Poll a task once, and print how it stands. This is free."""
     info = ask(lambda session: session.get_task(task_id), setting=setting)
     click.echo(as_json(info) if is_raw else summary(info))
 

@@ -69,7 +69,7 @@ class Tally(Screen):
     def __call__(self, event: events.Event) -> None:
         """Take one event."""
         match event:
-            case events.Submitted(info=info) | events.Looked(info=info):
+            case events.Submitted(info=info) | events.Polled(info=info):
                 self._follow(info)
             case _:
                 pass

@@ -41,7 +41,7 @@ CONCURRENCY = 6
 """Fewer places than tasks, so that some are seen to wait."""
 
 POLLING = Polling(wait=Backoff(factor=1.2, maximum=3.0))
-"""Somebody is watching, so looks are more frequent than usual."""
+"""Somebody is watching, so polls are more frequent than usual."""
 
 SHEET = "contact-sheet.png"
 SUBTITLE = (
@@ -56,7 +56,7 @@ class Work:
     name: str
     request: Submittable
     info: TaskInfo
-    looks: int
+    polls: int
     files: Sequence[Path]
 
 
@@ -154,7 +154,7 @@ async def _work(name: str, request: Submittable, *, session: Session, board: Boa
         for image, stem in zip(info.images, stems, strict=True)
     ]
     board.finish(row)
-    return Work(name=name, request=request, info=info, looks=row.looks, files=files)
+    return Work(name=name, request=request, info=info, polls=row.polls, files=files)
 
 
 def _read(photo: Path | None) -> bytes:
@@ -216,7 +216,7 @@ def report(gallery: Gallery, *, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, header_style="bold")
     for heading in ("task", "model", "type"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("looks", "seconds", "points"):
+    for heading in ("polls", "seconds", "points"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("file", no_wrap=True)
     for work in gallery.works:
@@ -232,7 +232,7 @@ def _line(work: Work) -> tuple[str, ...]:
         work.name,
         short_model(work.request.model),
         work.request.task_type,
-        str(work.looks),
+        str(work.polls),
         f"{info.seconds or 0.0:.1f}",
         f"{_points(info):,}",
         work.files[0].name if len(work.files) == 1 else f"{work.name}-1..{len(work.files)}.png",

@@ -66,21 +66,21 @@ class Glance(Screen):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._status = "connecting"
-        self._looks = 0
+        self._polls = 0
 
     def __call__(self, event: events.Event) -> None:
         """Take one event."""
         match event:
             case events.Submitted(info=info):
                 self._status = status_of(info)
-            case events.Looked(info=info):
-                self._looks += 1
+            case events.Polled(info=info):
+                self._polls += 1
                 self._show(status_of(info))
             case _:
                 pass
 
     def __rich__(self) -> RenderableType:
-        self._spinner.update(text=Text(f"{self._status}, {looks(self._looks)}, {self.now:.0f} s"))
+        self._spinner.update(text=Text(f"{self._status}, {polls(self._polls)}, {self.now:.0f} s"))
         return self._spinner
 
     def _show(self, status: str) -> None:
@@ -99,7 +99,7 @@ class Row:
     begun: float
     task_id: str | None = None
     status: str = "submitting"
-    looks: int = 0
+    polls: int = 0
     ended: float | None = None
 
 
@@ -112,10 +112,10 @@ class Board(Screen):
 
     def __call__(self, event: events.Event) -> None:
         """Take one event."""
-        if isinstance(event, events.Looked):
+        if isinstance(event, events.Polled):
             for row in self._rows:
                 if row.task_id == event.info.task_id:
-                    row.looks += 1
+                    row.polls += 1
                     row.status = status_of(event.info)
 
     def __rich__(self) -> RenderableType:
@@ -138,7 +138,7 @@ class Board(Screen):
     def finish(self, row: Row) -> None:
         """The row's pictures are on disk."""
         row.status, row.ended = "saved", self.now
-        self.note(f"{row.name:<10} saved after {looks(row.looks)}")
+        self.note(f"{row.name:<10} saved after {polls(row.polls)}")
 
     def _cells(self, row: Row) -> tuple[RenderableType, ...]:
         colour = _COLOURS.get(row.status, "yellow")
@@ -149,14 +149,14 @@ class Board(Screen):
             Text(row.model),
             Text(row.task_type),
             Text(f"{row.status:<10}", colour),
-            Text(f"{looks(row.looks):>8}", "dim"),
+            Text(f"{polls(row.polls):>8}", "dim"),
             Text(f"{(row.ended or self.now) - row.begun:5.1f} s", "dim"),
         )
 
 
-def looks(number: int) -> str:
+def polls(number: int) -> str:
     """The number with its word."""
-    return f"{number} look" + "s" * (number != 1)
+    return f"{number} poll" + "s" * (number != 1)
 
 
 def short_model(model: str) -> str:

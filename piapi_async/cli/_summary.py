@@ -38,9 +38,9 @@ class Fates:
             case events.Submitted(info=info):
                 self._tasks[info.task_id] = info
                 self._say(f"task {info.task_id} submitted ({info.model} {info.task_type})")
-            case events.Looked(info=info):
+            case events.Polled(info=info):
                 self._tasks[info.task_id] = info
-            case events.Detached(task_id=task_id):
+            case events.WaitAbandoned(task_id=task_id):
                 self._detached.add(task_id)
             case events.SubmissionInDoubt():
                 self._doubts.append(str(event))

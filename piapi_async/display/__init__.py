@@ -124,7 +124,7 @@ class Progress:
     def _begin(self) -> None:
         self._tasks: dict[str, _Seen] = {}
         self._detached: set[str] = set()
-        self._doubts = self._saved = self._looks = 0
+        self._doubts = self._saved = self._polls = 0
         self._ending = ""
         self._began = self._now = self._shown_at = _now()
         self._screen: _Cell | _Terminal | _Stream | None = None
@@ -168,13 +168,13 @@ class Progress:
         match event:
             case events.Submitted(info=info):
                 self._tasks[info.task_id] = _Seen(info)
-            case events.Looked(info=info):
-                self._looks += 1
+            case events.Polled(info=info):
+                self._polls += 1
                 self._tasks[info.task_id] = _Seen(info)
                 self._detached.discard(info.task_id)
             case events.SubmissionInDoubt():
                 self._doubts += 1
-            case events.Detached(task_id=task_id):
+            case events.WaitAbandoned(task_id=task_id):
                 self._detached.add(task_id)
             case events.Saved():
                 self._saved += 1
@@ -221,7 +221,7 @@ class Progress:
             yield f"{len(self._detached):,} no longer waited for"
         if self._saved:
             yield f"{self._saved:,} saved"
-        yield _text.counted(self._looks, "look")
+        yield _text.counted(self._polls, "poll")
         if self._began is not None and self._now is not None:
             yield f"{self._now - self._began:,.1f} s"
         points = [seen.points for seen in self._tasks.values() if seen.points is not None]

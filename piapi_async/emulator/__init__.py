@@ -24,10 +24,13 @@ a choice was made:
 it can be reached over HTTP under `/_emulator/`, from this machine only; `_http.admin` has the list.
 """
 
+from typing import TYPE_CHECKING
+
+from piapi_async._renamed import renamed
 from piapi_async.emulator._server import Emulator
 from piapi_async.emulator.check import Check
 from piapi_async.emulator.durations import Constant, LogNormal, Uniform
-from piapi_async.emulator.faults import Fault, Faults, Spell
+from piapi_async.emulator.faults import Fault, Faults, Outage
 from piapi_async.emulator.options import Options
 from piapi_async.emulator.records import Charge, Delivery, RequestRecord, TaskView
 
@@ -41,8 +44,11 @@ __all__ = [
     "Faults",
     "LogNormal",
     "Options",
+    "Outage",
     "RequestRecord",
-    "Spell",
     "TaskView",
     "Uniform",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed(__name__, {"Spell": "Outage"})

@@ -273,5 +273,5 @@ def _view(task: Task, *, options: Options) -> TaskView:
         ended_at=task.ended_at,
         usage=usage(task, options=options),
         cost=task.cost,
-        looks=task.looks,
+        polls=task.polls,
     )

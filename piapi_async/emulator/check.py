@@ -73,17 +73,17 @@ class Check:
             if record.outcome != "refused" and record.status not in _REFUSED:
                 doubtful[record.fingerprint] = record
 
-    def looks_apart(self, seconds: float) -> None:
-        """No task was looked at twice within less than so many seconds.
+    def polls_apart(self, seconds: float) -> None:
+        """No task was polled twice within less than so many seconds.
 
-        aiohttp's own client repeats a look at once when a kept-alive connection is cut.
+        aiohttp's own client repeats a poll at once when a kept-alive connection is cut.
         """
         last: dict[str, float] = {}
         for record in self._at("get"):
             gap = record.time - last.get(record.path, -seconds)
             if gap < seconds:
                 raise AssertionError(
-                    f"the looks at {record.path} at {record.time - gap:g} s and {record.time:g} s are {gap:g} s apart, "
+                    f"the polls at {record.path} at {record.time - gap:g} s and {record.time:g} s are {gap:g} s apart, "
                     f"less than {seconds:g} s"
                 )
             last[record.path] = record.time

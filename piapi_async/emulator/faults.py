@@ -23,7 +23,7 @@ Before anything is done, on every endpoint:
 | `404`               | not found, as a task that is not visible yet or a file that is gone         |
 | `redirect-away`     | 307 to `to`, by default the same path under another name of this host       |
 
-After it was done (the task is made, looked at, canceled), on every endpoint:
+After it was done (the task is made, polled, canceled), on every endpoint:
 
 | fault               | what the client sees                                                        |
 |---------------------|-----------------------------------------------------------------------------|
@@ -148,13 +148,13 @@ CHAOS = _chaotic()
 
 
 @attrs.frozen(eq=False)
-class Spell:
+class Outage:
     """A time in which requests of an endpoint go wrong. It ends with its `with` block, or when `end` is called."""
 
     endpoint: str
     fault: Fault
     probability: float
-    _all: "list[Spell]" = attrs.field(repr=False)
+    _all: "list[Outage]" = attrs.field(repr=False)
 
     def end(self) -> None:
         """Let the requests be well again."""
@@ -183,7 +183,7 @@ class Faults:
         self._seed = seed
         self._chaos = chaos
         self._numbers: Counter[str] = Counter()
-        self._spells: list[Spell] = []
+        self._outages: list[Outage] = []
         self._script: dict[str, deque[Fault]] = {endpoint: deque() for endpoint in ENDPOINTS}
 
     def next(self, endpoint: str, name: str, *, times: int = 1, **options: Any) -> None:
@@ -206,11 +206,11 @@ class Faults:
         fault = Fault(name, _checked_options(endpoint, name, options))
         self._script[endpoint].extend([fault] * times)
 
-    def always(self, endpoint: str, name: str, **options: Any) -> Spell:
+    def always(self, endpoint: str, name: str, **options: Any) -> Outage:
         """Let every request of an endpoint go wrong from now on; `with` ends it. Arguments and errors as for `next`."""
         return self.often(endpoint, name, probability=1.0, **options)
 
-    def often(self, endpoint: str, name: str, *, probability: float, **options: Any) -> Spell:
+    def often(self, endpoint: str, name: str, *, probability: float, **options: Any) -> Outage:
         """Let requests of an endpoint go wrong by chance from now on; `with` ends it. The latest spell goes first.
 
         Args:
@@ -228,8 +228,8 @@ class Faults:
         if not 0 <= probability <= 1:
             raise ValueError(f"probability is {probability}, it must lie between 0 and 1")
         fault = Fault(name, _checked_options(endpoint, name, options))
-        self._spells.append(Spell(endpoint, fault, probability, self._spells))
-        return self._spells[-1]
+        self._outages.append(Outage(endpoint, fault, probability, self._outages))
+        return self._outages[-1]
 
     def take(self, endpoint: str) -> Fault | None:
         """The fault the present request suffers; it is used up by asking."""
@@ -240,7 +240,7 @@ class Faults:
         return script.popleft() if script else self._by_chance(endpoint)
 
     def _by_chance(self, endpoint: str) -> Fault | None:
-        for spell in reversed(self._spells):
+        for spell in reversed(self._outages):
             if spell.endpoint == endpoint and self._chance(endpoint, spell.fault.name).random() < spell.probability:
                 return spell.fault
         probability = self._chaos()
@@ -254,14 +254,14 @@ class Faults:
 
     def clear(self) -> None:
         """Forget what is still scripted, and end all spells. Chaos is an option and stays."""
-        self._spells.clear()
+        self._outages.clear()
         for script in self._script.values():
             script.clear()
 
     def planned(self) -> list[dict[str, Any]]:
         """What is still to come, in the words of `next` and `often`; spells have a probability."""
         script = [(endpoint, fault, None) for endpoint, faults in self._script.items() for fault in faults]
-        spells = [(spell.endpoint, spell.fault, spell.probability) for spell in self._spells]
+        spells = [(spell.endpoint, spell.fault, spell.probability) for spell in self._outages]
         return [
             {"endpoint": endpoint, "name": fault.name, "probability": probability}
             for endpoint, fault, probability in script + spells
@@ -269,7 +269,7 @@ class Faults:
 
     def __repr__(self) -> str:
         left = {endpoint: [fault.name for fault in script] for endpoint, script in self._script.items() if script}
-        return f"<Faults next={left}, spells={[spell.fault.name for spell in self._spells]}>"
+        return f"<Faults next={left}, spells={[spell.fault.name for spell in self._outages]}>"
 
 
 def _checked_options(endpoint: str, name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:

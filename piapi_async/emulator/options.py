@@ -27,7 +27,7 @@ Usage = Literal["consume-first", "frozen-first", "absent"]
 UsageType = Literal["llm", "quota", "point", "credit"]
 HealthyError = Literal["object", "null"]
 EmptyLogs = Literal["list", "null"]
-Progress = Literal["time", "at-once", "looks", "manual"]
+Progress = Literal["time", "at-once", "polls", "manual"]
 ErrorTransport = Literal["status", "code", "error", "description", "text", "html"]
 KeyHeader = Literal["x-api-key", "x-api-key-or-bearer"]
 UnknownFields = Literal["dropped", "refused"]
@@ -125,11 +125,11 @@ class Options:
     progress: Progress = _choice(
         Progress,
         "How the tasks made from now on get to their end: by queue_delay and durations; at once, so that the first "
-        "look shows it; at the looks-th look; or when `Emulator.start_task`, `finish` or `fail` says so.",
+        "poll shows it; at the poll that polls says; or when `Emulator.start_task`, `finish` or `fail` says so.",
     )
-    looks: int = _amount(
+    polls: int = _amount(
         3,
-        "With progress looks, the look that shows a task at its end. Those before it show processing, and the first "
+        "With progress polls, the poll that shows a task at its end. Those before it show processing, and the first "
         "of them pending where there are two.",
         least=1,
     )

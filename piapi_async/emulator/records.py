@@ -25,7 +25,7 @@ class RequestRecord:
     """`create`, `get`, `cancel`, `result`, `account`, `active-tasks`, `history`, `upload`, `file`, or `unknown` for a
     path PiAPI does not have."""
     task_id: str | None
-    """The task that was made, looked at, canceled or downloaded; None when there is none."""
+    """The task that was made, polled, canceled or downloaded; None when there is none."""
     status: int | None
     """The HTTP status that was sent, None when none was (the connection was cut, or stalls)."""
     outcome: Outcome
@@ -62,7 +62,7 @@ class TaskView:
     """As answered; `consume` is the price from the beginning on, as in PiAPI's examples."""
     cost: int
     """Points really taken so far: 0 until the task completes."""
-    looks: int
+    polls: int
     """How many times the task was read with GET."""
 
 

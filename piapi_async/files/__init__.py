@@ -5,7 +5,7 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -96,7 +96,7 @@ class Repeat(Protocol):
     """`Api.repeat`, for pictures."""
 
     def __call__(
-        self, act: Callable[[], Awaitable[Findings]], /, *, held_up: Callable[[], float]
+        self, act: Callable[[], Coroutine[Any, Any, Findings]], /, *, excluded_time: Callable[[], float]
     ) -> Awaitable[Findings]:
         """Make attempts until one succeeds, or no more are to be made."""
         ...
@@ -217,7 +217,7 @@ class Downloads:
 
         try:
             # While something comes there is no end: what counts as time is what passes in vain.
-            return await self._repeat(attempt, held_up=lambda: arrival.seconds_moving)
+            return await self._repeat(attempt, excluded_time=lambda: arrival.seconds_moving)
         except NotThereYetError as error:
             raise errors.OutputError(str(error), url=image.url) from error
 

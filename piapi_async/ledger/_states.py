@@ -12,7 +12,7 @@ The rules:
 1. Before the first byte of a POST the job is `submitting`, on disk, flushed. Whatever kills the process from then on,
    the next one finds `submitting` and knows that a task may exist.
 2. The task's id goes to disk as the next act after the answer was read: `submitted`. From here on nothing can be lost;
-   whoever reads the ledger can look at the task.
+   whoever reads the ledger can poll the task.
 3. A job leaves `submitting` for `planned` only when the server certainly holds no task of it: nothing was sent, or the
    answer was a clear refusal. "Probably not" is `in_doubt`.
 4. Only `planned` leads to a POST. There is no arrow from `in_doubt` to `submitting`; who wants to pay again has to say

@@ -31,7 +31,7 @@ MIN_POLL_SECONDS, MAX_POLL_SECONDS, AGE_PER_POLL = 1.0, 10.0, 5.0
 """Such a task is polled each time it is a fifth older, but not more often than each second, nor less than each ten."""
 
 MAX_POLLS = 10
-"""How many such tasks are polled at once."""
+"""How many such tasks are polled once."""
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -66,19 +66,19 @@ class Backoff:
         return exponential(state, initial=self.initial, base=self.factor, maximum=self.maximum, jitter=self.jitter)
 
     def after(self, elapsed: float, *, chance: float = 0.5) -> float:
-        """Seconds to wait when the task is so old, and was looked at by this schedule from the start.
+        """Seconds to wait when the task is so old, and was polled by this schedule from the start.
 
         Args:
             elapsed: Seconds since the start, at least 0.
 
             chance: Where in the range of the jitter, from 0 to 1; a half is its mean.
         """
-        pause, before, look = self.initial, 0.0, self.initial + self.jitter / 2
+        pause, before, poll = self.initial, 0.0, self.initial + self.jitter / 2
         for _ in range(_STEPS):
             longer = min(self.maximum, pause * self.factor)
-            if longer == pause or 2 * elapsed < before + look:
+            if longer == pause or 2 * elapsed < before + poll:
                 break
-            pause, before, look = longer, look, look + longer + self.jitter / 2
+            pause, before, poll = longer, poll, poll + longer + self.jitter / 2
         return min(self.maximum, pause + self.jitter * chance)
 
 

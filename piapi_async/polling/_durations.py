@@ -169,7 +169,7 @@ class Kind:
 
     @property
     def fit(self) -> Fit:
-        """The best looks, anew when a quarter more durations count than they follow from, and after a change."""
+        """The best polls, anew when a quarter more durations count than they follow from, and after a change."""
         if self._fit is None:
             self._fit, self._new = Fit(self.past.samples, self.price), 0
         elif self._next is None and self._new > len(self._fit.samples) // 4:

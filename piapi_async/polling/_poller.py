@@ -9,7 +9,8 @@ belongs to one wait, the `Poller`, travels in the call's arguments (`RetryCallSt
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import attrs
 import tenacity
@@ -21,7 +22,7 @@ from piapi_async.polling._durations import lasted
 from piapi_async.retry import (
     MAX_PAUSE_SECONDS,
     MISTAKES,
-    RETRY_LOOK,
+    RETRY_POLL,
     ask_stop,
     ask_wait,
     error_of,
@@ -46,7 +47,7 @@ DOUBTFUL = 900.0
 """A task that is older than this many seconds by what the service and this machine say, and is not over, has rather
 been dated by clocks that disagree."""
 
-PASSING = (*RETRY_LOOK, errors.APIError)
+PASSING = (*RETRY_POLL, errors.APIError)
 """What a poll may meet and yet be repeated. These are our own errors: a cancellation, or a bug, ends the wait."""
 
 _TICK = 0.001  # timers may fire a clock tick early
@@ -79,7 +80,7 @@ def learn(polling: Polling, info: TaskInfo, *, began: float | None, least: float
             warn_of(polling.wait, error, instead="learning nothing from this task")
 
 
-def urgency(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) -> float:
+def priority(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) -> float:
     """By how many seconds a poll goes before others where polls are scarce: by what it can be expected to show.
 
     Args:
@@ -110,7 +111,9 @@ class Poller(TaskWait):
     """One wait: polls one task until it is as wanted, the time is up, or the service refuses to show it.
 
     Args:
-        poll: Makes one poll, a single request.
+        poll: Makes one poll, a single request; gives what the service said, and raises what went wrong.
+
+        take_in: Takes in what a poll showed, and gives the task as it is known now.
 
         until: Whether a task as seen ends the wait. One that is over and does not end it lacks its output still, and is
             polled every `OUTPUT_PAUSE` seconds.
@@ -138,6 +141,7 @@ class Poller(TaskWait):
     """
 
     poll: Callable[[], Awaitable[TaskInfo]]
+    take_in: Callable[[TaskInfo], TaskInfo]
     until: Callable[[TaskInfo], bool]
     polling: Polling
     timeout: float | None
@@ -154,15 +158,14 @@ class Poller(TaskWait):
     _refusals: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
 
-    async def run(self) -> TaskInfo | None:
+    def run(self) -> Coroutine[Any, Any, TaskInfo | None]:
         """The task as wanted, or `None` when the time was up first.
 
         Raises:
             PiAPIError: The service refuses to show the task: at once one that was never seen, and one that was after
                 `Polling.max_errors` refusals in a row.
         """
-        info: TaskInfo | None = await _RETRYING(_attempt, self)
-        return info
+        return _RETRYING(_attempt, self)
 
     @property
     def waited(self) -> float:
@@ -211,7 +214,7 @@ class Poller(TaskWait):
         A 4xx that does not have PiAPI's form is the word of something in front of it: Cloudflare that wants to see a
         browser, a router that knows no route. But a 401 is about the key, whoever says it.
         """
-        if not isinstance(error, errors.APIError) or isinstance(error, RETRY_LOOK):
+        if not isinstance(error, errors.APIError) or isinstance(error, RETRY_POLL):
             return False  # no answer, or one that will be another one later
         if isinstance(error, errors.NotFoundError) and is_young(self.submitted_at, clock=self.clock):
             return False  # not visible yet
@@ -244,7 +247,7 @@ async def _attempt(poller: Poller) -> TaskInfo | None:
     limit = asyncio.timeout(None if poller.timeout is None else max(poller.left, LAST_POLL))
     try:
         async with limit:
-            info = await poller.poll()
+            info = poller.take_in(await poller.poll())
     except errors.PiAPIError as error:
         poller.failed(error)
         raise

@@ -1,8 +1,8 @@
-"""When to look, as mathematics: how long tasks take, estimated from few of them, and the looks that cost least.
+"""When to poll, as mathematics: how long tasks take, estimated from few of them, and the polls that cost least.
 
-A look costs 1, and each second between a task's end and the look that shows it costs `price`. For a known distribution
+A poll costs 1, and each second between a task's end and the poll that shows it costs `price`. For a known distribution
 of durations the times that minimise the sum on average are the optimum checking procedure of Barlow, Hunter and
-Proschan (Journal of the SIAM 11, 1963; Keller 1974 gives the smooth approximation: looks stand as dense as the square
+Proschan (Journal of the SIAM 11, 1963; Keller 1974 gives the smooth approximation: polls stand as dense as the square
 root of `price * hazard / 2`). Here they are found by dynamic programming, backwards over a grid of times.
 
 The distribution is a mixture of bells on a logarithmic scale: one for each sample, as wide as the distance to its
@@ -21,23 +21,23 @@ from typing import Final
 import attrs
 
 SHORTEST: Final = 0.05
-"""Seconds between two looks at least."""
+"""Seconds between two polls at least."""
 
 LONG: Final = 60.0
 LONGEST: Final = 600.0
-"""Seconds between two looks at most: the first, or as many as the task is old, but never more than the second. What
-was learned may have ceased to hold, and a look that is planned too late is the only one that could show it."""
+"""Seconds between two polls at most: the first, or as many as the task is old, but never more than the second. What
+was learned may have ceased to hold, and a poll that is planned too late is the only one that could show it."""
 
 SPREAD_COST: Final = 0.03
 SPREAD_MOST: Final = 0.15
-"""Looks are spread to where they cost so much of a look more, but by no more than such a part of the pause."""
+"""Polls are spread to where they cost so much of a poll more, but by no more than such a part of the pause."""
 
 BELLS: Final = 64
 POINTS: Final = 512
 GRID: Final = 96
 MASS: Final = 0.15
 """More samples than `BELLS` are taken together in groups; all bells are drawn with about `POINTS` points, of which a
-grid of `GRID` times is made, by how dense looks will be and, with the weight `MASS`, by how many tasks end."""
+grid of `GRID` times is made, by how dense polls will be and, with the weight `MASS`, by how many tasks end."""
 
 RESOLUTION: Final = 0.004
 """The narrowest bell, relative to a duration."""
@@ -104,27 +104,27 @@ def _slopes_of(plan: "Plan") -> list[float]:
 
 @attrs.frozen
 class Plan:
-    """The best looks: for a task that is not over at `times[i]`, the next is at `looks[i]`, give or take `rooms[i]`.
+    """The best polls: for a task that is not over at `times[i]`, the next is at `polls[i]`, give or take `rooms[i]`.
 
-    `costs` holds, for each time, what looking on costs, times the share of tasks that are not over, plus the price of
+    `costs` holds, for each time, what polling on costs, times the share of tasks that are not over, plus the price of
     the lateness that the others had by then if nobody had looked: the form in which the sums are short.
     """
 
     times: list[float]
-    looks: list[float]
+    polls: list[float]
     rooms: list[float]
     costs: list[float]
     price: float
     _slopes: list[float] = attrs.field(init=False, repr=False, default=attrs.Factory(_slopes_of, takes_self=True))
 
     def pause(self, elapsed: float) -> float:
-        """Seconds until the next look at a task that is not over after `elapsed`."""
+        """Seconds until the next poll of a task that is not over after `elapsed`."""
         beyond = elapsed >= self.times[-1]
-        pause = sparse(elapsed, price=self.price) if beyond else self._look(elapsed) - elapsed
+        pause = sparse(elapsed, price=self.price) if beyond else self._poll(elapsed) - elapsed
         return min(max(pause, SHORTEST), max(LONG, elapsed), LONGEST)
 
     def spread(self, elapsed: float, *, chance: float) -> float:
-        """The same, moved by chance (0 to 1; a half is the middle), so that tasks are not all looked at at once."""
+        """The same, moved by chance (0 to 1; a half is the middle), so that tasks are not all polled at once."""
         pause = self.pause(elapsed)
         room = self.rooms[bisect_right(self.times, elapsed) - 1]
         return pause + (2 * chance - 1) * min(room, SPREAD_MOST * pause)
@@ -138,13 +138,13 @@ class Plan:
             found.append(costs[at] + self._slopes[at] * (second - times[at]))
         return found
 
-    def _look(self, elapsed: float) -> float:
+    def _poll(self, elapsed: float) -> float:
         at = bisect_right(self.times, elapsed) - 1
-        (begin, end), (early, late) = self.times[at : at + 2], self.looks[at : at + 2]
+        (begin, end), (early, late) = self.times[at : at + 2], self.polls[at : at + 2]
         part = (elapsed - begin) / (end - begin)
         if late - early <= 3 * (end - begin):
             return early + part * (late - early)
-        return late if 2 * part > 1 else early  # the looks leap over a gap: either side is right, the middle is not
+        return late if 2 * part > 1 else early  # the polls leap over a gap: either side is right, the middle is not
 
 
 def sparse(elapsed: float, *, price: float) -> float:
@@ -227,7 +227,7 @@ def _bell(centre: float, *, width: float, weight: float, points: int) -> Iterato
 
 
 def _curve(points: list[tuple[float, float]]) -> Curve:
-    """Weighted points as a curve, on a grid that is fine where many looks will be."""
+    """Weighted points as a curve, on a grid that is fine where many polls will be."""
     times = [0.0, *(time for time, _ in points)]
     below = [0.0, *accumulate(weight for _, weight in points)]
     over = [0.0, *((low + high) / 2 for low, high in pairwise(below))]
@@ -243,20 +243,20 @@ def _curve(points: list[tuple[float, float]]) -> Curve:
 
 
 def _measure(times: list[float], over: list[float]) -> list[float]:
-    """How much of the grid is before each time: most of it by how dense looks will be, some by how many tasks end."""
+    """How much of the grid is before each time: most of it by how dense polls will be, some by how many tasks end."""
     cells = zip(pairwise(times), pairwise(over), strict=True)
     dense = [0.0, *accumulate(math.sqrt((end - begin) * (high - low)) for (begin, end), (low, high) in cells)]
     return [part / dense[-1] + MASS * share for part, share in zip(dense, over, strict=True)]
 
 
 def plan(curve: Curve, *, price: float) -> Plan:
-    """The best looks at tasks of which no more is known than whether they are over."""
+    """The best polls of tasks of which no more is known than whether they are over."""
     times, over = curve.times, curve.over
     last = len(times) - 1
     costs = [0.0] * last + [
         (1 - over[last]) * (2 + sparse(price * times[last], price=1.0)) + price * _areas(curve)[last]
     ]
-    looks = [0.0] * last + [times[last] + sparse(times[last], price=price)]
+    polls = [0.0] * last + [times[last] + sparse(times[last], price=price)]
     rooms = [0.0] * last + [math.inf]
     best = last
     for at in range(last - 1, -1, -1):
@@ -265,17 +265,17 @@ def plan(curve: Curve, *, price: float) -> Plan:
         def cost(to: int, slope: float = slope) -> float:
             return costs[to] - slope * times[to]
 
-        # The more tasks are over, the later the best look: none is later than that of the time after this one.
+        # The more tasks are over, the later the best poll: none is later than that of the time after this one.
         best = min(range(at + 1, max(best, at + 1) + 1), key=cost)
         within = range(at + 1, last + 1)
-        looks[at] = _refined(times, within, best, cost=cost)
+        polls[at] = _refined(times, within, best, cost=cost)
         rooms[at] = _room(times, within, best, cost=cost, more=SPREAD_COST * (1 - over[at]))
         costs[at] = 1 - over[at] + cost(best) + slope * times[at]
-    return Plan(times, looks, rooms, costs, price)
+    return Plan(times, polls, rooms, costs, price)
 
 
 def _areas(curve: Curve) -> list[float]:
-    """The area under a curve up to each of its times: the lateness that tasks have had by then if nobody looked."""
+    """The area under a curve up to each of its times: the lateness that tasks have had by then if nobody polled."""
     cells = zip(pairwise(curve.times), pairwise(curve.over), strict=True)
     return [0.0, *accumulate((end - begin) * (low + high) / 2 for (begin, end), (low, high) in cells)]
 
@@ -311,9 +311,9 @@ def _thinned(curve: Curve) -> Iterator[float]:
 
 
 def plan_queued(waits: Curve, *, totals: Curve, running: Plan) -> Plan:
-    """The best looks at tasks that wait for a worker.
+    """The best polls of tasks that wait for a worker.
 
-    A look that finds such a task running also tells since when, and then the plan for running tasks goes on from there.
+    A poll that finds such a task running also tells since when, and then the plan for running tasks goes on from there.
     The time in the queue and the time of the work are taken to be independent.
 
     Args:
@@ -321,15 +321,15 @@ def plan_queued(waits: Curve, *, totals: Curve, running: Plan) -> Plan:
 
         totals: How long they take in all.
 
-        running: The best looks at tasks that run, by the time they do so.
+        running: The best polls of tasks that run, by the time they do so.
     """
     times = sorted({*_thinned(waits), *_thinned(totals)})
     begun, areas = [waits.share(time) for time in times], waits.areas(times)
     last = len(times) - 1
     costs = [0.0] * last + [(1 - begun[last]) * (2 + sparse(running.price * times[last], price=1.0))]
-    looks = [0.0] * last + [times[last] + sparse(times[last], price=running.price)]
+    polls = [0.0] * last + [times[last] + sparse(times[last], price=running.price)]
     rooms = [0.0] * last + [math.inf]
-    found = [0.0] * (last + 1)  # by when the look is: what tasks cost that left the queue before it
+    found = [0.0] * (last + 1)  # by when the poll is: what tasks cost that left the queue before it
 
     def cost(to: int) -> float:
         return found[to] + costs[to]
@@ -342,7 +342,7 @@ def plan_queued(waits: Curve, *, totals: Curve, running: Plan) -> Plan:
             found[at + 1 :] = [known + share * then for known, then in zip(found[at + 1 :], costs_then, strict=True)]
         within = range(at + 1, last + 1)
         best = min(within, key=cost)
-        looks[at] = _refined(times, within, best, cost=cost)
+        polls[at] = _refined(times, within, best, cost=cost)
         rooms[at] = _room(times, within, best, cost=cost, more=SPREAD_COST * (1 - begun[at]))
         costs[at] = 1 - begun[at] + cost(best)
-    return Plan(times, looks, rooms, costs, running.price)
+    return Plan(times, polls, rooms, costs, running.price)

@@ -29,7 +29,7 @@ def bears(count: int, *, first: int = 0) -> list[Txt2Img]:
 
 
 def session_on(emulator: Emulator, **given: Any) -> Session:
-    """A session that looks often."""
+    """A session that polls often."""
     return Session(emulator.api_key, base_url=emulator.url, **{"polling": QUICK, **given})
 
 
@@ -491,7 +491,7 @@ async def test_stop_waits_for_what_is_in_flight(db: Path) -> None:
 
 
 async def test_stopped_again_it_detaches(db: Path) -> None:
-    """The second `stop` lets go of what is in flight; its ids are in the ledger, and the next run only looks."""
+    """The second `stop` lets go of what is in flight; its ids are in the ledger, and the next run only polls."""
     async with (
         short(durations=Constant(1000.0)) as emulator,
         session_on(emulator, polling=Polling(timeout=None)) as session,

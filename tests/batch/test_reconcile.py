@@ -143,7 +143,7 @@ async def test_why_a_doubt_stays_is_noted_also_when_nobody_asks_for_the_job(db: 
         assert row.error == "no task of it is listed, which does not prove that there is none"
 
 
-async def test_resubmit_looks_first_and_pays_again_once(db: Path) -> None:
+async def test_resubmit_polls_first_and_pays_again_once(db: Path) -> None:
     """`on_doubt="resubmit"`: a task that is found is not paid for again; what is not found is, once in a run."""
     async with short() as emulator, session_on(emulator) as session, SQLiteLedger(db) as ledger:
         emulator.faults.next("create", "cut-after-accept")
@@ -258,7 +258,7 @@ async def test_a_history_that_cannot_be_read_is_told(db: Path) -> None:
 
 
 async def test_a_listed_task_that_is_gone_is_passed_over(db: Path) -> None:
-    """A look that says "no such task" leaves that one out; the next run may find it."""
+    """A poll that says "no such task" leaves that one out; the next run may find it."""
     async with short() as emulator, session_on(emulator) as session:
         emulator.faults.next("create", "cut-after-accept")
         emulator.faults.next("get", "404")
@@ -355,7 +355,7 @@ async def test_what_was_paid_for_is_kept_in_memory(
 
 
 async def test_an_end_that_cannot_be_noted_is_seen_again(db: Path, tmp_path: Path) -> None:
-    """A full disk at the end of a job: its outcome is given, the batch stops, and the next run only looks."""
+    """A full disk at the end of a job: its outcome is given, the batch stops, and the next run only polls."""
     ledger = Failing(db, name="finished", times=1)
     async with short() as emulator, session_on(emulator) as session, ledger:
         outcomes = await Batch(session, ledger=ledger, max_in_flight=1, save_to=tmp_path).gather(bears(2))

@@ -621,15 +621,15 @@ class TestTally:
         assert list(tally.facts())[:2] == ["1 of 1,000 jobs", "0.0000 USD spent"]
         tally.take(failure(errors.PiAPIError("no")))
         assert list(tally.facts())[:3] == ["2 of 1,000 jobs", "6 a minute", "2:46:20 left"]
-        tally(events.Looked(info=info))
+        tally(events.Polled(info=info))
         tally.take(Succeeded(key="b", request=flux.Txt2Img(prompt="a"), info=info))
         assert "12 a minute" in list(tally.facts())
 
     def test_in_flight(self) -> None:
         """A task is in flight until it is over or let go."""
         tally, _ = tallied(total=1)
-        tally(events.Detached(task_id="a"))
-        tally(events.LookFailed(task_id="a", error=errors.PiAPIError("no")))
+        tally(events.WaitAbandoned(task_id="a"))
+        tally(events.PollFailed(task_id="a", error=errors.PiAPIError("no")))
         assert "0 in flight" in list(tally.facts())
 
     @given(
@@ -648,7 +648,7 @@ class TestTally:
         for number, outcome in enumerate(outcomes):
             tally.take(OUTCOMES[outcome](f"k{number}"))
         for number in range(following):
-            tally(events.Looked(info=TaskInfo(task_id=f"t{number}", status=TaskStatus.PENDING)))
+            tally(events.Polled(info=TaskInfo(task_id=f"t{number}", status=TaskStatus.PENDING)))
         if is_settled:
             going_on = {f"k{number}": "in_flight" for number, it in enumerate(outcomes) if it == "goes_on"}
             tally.settle({**going_on, **{f"left {number}": state for number, state in enumerate(left)}})

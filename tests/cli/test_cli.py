@@ -60,7 +60,7 @@ class TestImg2Img:
         assert line_with(result.stderr, "submitted").startswith(f"task {ground.task.task_id} submitted")
 
     def test_lines_on_no_terminal(self, ground: Ground) -> None:
-        """Without a terminal there is one line for each new status, and none for a look that shows nothing new."""
+        """Without a terminal there is one line for each new status, and none for a poll that shows nothing new."""
         result = ground("img2img", CAT, "a bear")
         assert [text.split()[-1] for text in result.stderr.splitlines()[1:]] == ["processing", "completed"]
 
@@ -70,7 +70,7 @@ class TestImg2Img:
         monkeypatch.setenv("TTY_INTERACTIVE", "1")
         result = ground("img2img", CAT, "a bear")
         assert result.exit_code == 0
-        assert "completed, 3 looks" in result.stderr
+        assert "completed, 3 polls" in result.stderr
         assert result.stderr.rstrip().endswith("\x1b[2K")
 
     def test_sends_all_options(self, ground: Ground) -> None:
@@ -263,7 +263,7 @@ class TestTask:
         assert facts["picture"].startswith("http://127.0.0.1:")
 
     def test_get_failed(self, ground: Ground) -> None:
-        """A look at a failed task is a success: exit code 0, and the reason among the facts."""
+        """A poll of a failed task is a success: exit code 0, and the reason among the facts."""
         ground.faults.next("create", "task-fails", reason="no memory")
         ground("img2img", CAT, "a bear")
         result = ground("task", "get", ground.task.task_id)
@@ -383,7 +383,7 @@ class TestCtrlC:
     def test_task_seen_to_fail(self) -> None:
         """A task whose end was seen is not said to go on."""
         fates = Fates(print)
-        fates(events.Looked(info=TaskInfo(task_id="a", status=TaskStatus.FAILED)))
+        fates(events.Polled(info=TaskInfo(task_id="a", status=TaskStatus.FAILED)))
         assert list(fates.farewell(at_rest=True)) == ["task a is failed; 'piapi-async task get a' tells more"]
 
     def test_while_submitting(self, ground: Ground) -> None:
@@ -447,7 +447,7 @@ class TestCtrlC:
         assert result.stderr.splitlines()[-1].startswith("task 3f2a goes on and may be billed")
 
     def test_task_get(self, ground: Ground) -> None:
-        """A look leaves nothing behind."""
+        """A poll leaves nothing behind."""
         ground.faults.next("get", "stall")
         ground.interrupt(after=1.0)
         result = ground("task", "get", "3f2a")

@@ -80,7 +80,7 @@ def test_table(played: tuple[Path, Result]) -> None:
 
 
 def test_progress(played: tuple[Path, Result]) -> None:
-    """Without a terminal each task has two lines: submitted, and saved after so many looks."""
+    """Without a terminal each task has two lines: submitted, and saved after so many polls."""
     lines = played[1].stderr.splitlines()
     assert len(lines) == 1 + 2 * 12
     assert [text.split()[3] for text in lines if "comic" in text] == ["submitted", "saved"]
@@ -140,14 +140,14 @@ def test_large_photographs_shrink() -> None:
 
 @pytest.mark.parametrize(("encoding", "mark"), [("utf-8", "✓"), ("ascii", "*")])
 def test_board(encoding: str, mark: str) -> None:
-    """On a terminal the board shows each task's status, looks and seconds, in ASCII where it must."""
+    """On a terminal the board shows each task's status, polls and seconds, in ASCII where it must."""
     terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=terminal, force_terminal=True, force_interactive=True, width=90, get_time=lambda: 7.0)
     with Board(console) as board:
         first, second = (board.add(name, Img2Img(prompt="x", image=JPEG)) for name in ("first", "second"))
         board.follow(first, task_id="1")
         board.follow(second, task_id="2")
-        board(events.Looked(info=TaskInfo(task_id="1", status=TaskStatus.PROCESSING, raw_status="processing\t")))
+        board(events.Polled(info=TaskInfo(task_id="1", status=TaskStatus.PROCESSING, raw_status="processing\t")))
         board(events.Submitted(info=TaskInfo(task_id="3", status=TaskStatus.PENDING)))
         board.finish(second)
     terminal.seek(0)
@@ -157,14 +157,14 @@ def test_board(encoding: str, mark: str) -> None:
     plain = Console(width=90, record=True, file=io.StringIO())
     plain.print(board)
     rows = [text.split() for text in plain.export_text().splitlines()]
-    assert rows[0][1:] == ["first", "schnell", "img2img", "processing", "1", "look", "0.0", "s"]
-    assert rows[1] == [mark, "second", "schnell", "img2img", "saved", "0", "looks", "0.0", "s"]
+    assert rows[0][1:] == ["first", "schnell", "img2img", "processing", "1", "poll", "0.0", "s"]
+    assert rows[1] == [mark, "second", "schnell", "img2img", "saved", "0", "polls", "0.0", "s"]
 
 
 def test_times_nobody_told() -> None:
     """A service that tells neither times nor cost is shown with zeros."""
     info = TaskInfo(task_id="1", status=TaskStatus.COMPLETED)
-    work = _demo.Work(name="x", request=Img2Img(prompt="x", image=JPEG), info=info, looks=1, files=[Path("x.png")])
+    work = _demo.Work(name="x", request=Img2Img(prompt="x", image=JPEG), info=info, polls=1, files=[Path("x.png")])
     console = Console(width=90, record=True, file=io.StringIO())
     _demo.report(_demo.Gallery(works=[work], sheet=Path("s.png")), console=console)
     assert "x    schnell img2img     1     0.0      0 x.png" in console.export_text()

@@ -44,10 +44,10 @@ class Visit:
     def _runner(self) -> asyncio.Runner:
         runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
         loop = runner.get_loop()
-        loop.call_later(1.0, lambda: asyncio.ensure_future(self._look(), loop=loop))
+        loop.call_later(1.0, lambda: asyncio.ensure_future(self._poll(), loop=loop))
         return runner
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         async with aiohttp.ClientSession() as http, http.get(f"{self.url}/_emulator/state") as answer:
             self.options = (await answer.json())["options"]
         signal.raise_signal(signal.SIGINT)

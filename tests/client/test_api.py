@@ -18,12 +18,12 @@ LIMITED = answer(status=429, headers={"Retry-After": "1"})
 
 
 async def test_a_run_is_told_from_beginning_to_end() -> None:
-    """A run tells its acceptance and each look, with the task as it then was."""
+    """A run tells its acceptance and each poll, with the task as it then was."""
     log = EventLog()
     async with RawServer(task("t", "pending"), task("t", "processing"), task("t", "completed")) as server:
         async with Session("k", base_url=server.url, observers=[log]) as session:
             await session.run(BEAR)
-    assert [type(event) for event in log] == [events.Submitted, events.Looked, events.Looked]
+    assert [type(event) for event in log] == [events.Submitted, events.Polled, events.Polled]
     assert [event.info.raw_status for event in log] == ["pending", "processing", "completed"]  # type: ignore[union-attr]
 
 
@@ -61,7 +61,7 @@ async def test_429_of_a_cancel_is_waited_out() -> None:
 
 
 async def test_attempts_that_are_used_up_raise_the_last_error() -> None:
-    """A look fails as often as the policy allows, tells each failure and each pause, and raises the last error."""
+    """A poll fails as often as the policy allows, tells each failure and each pause, and raises the last error."""
     log = EventLog()
     retry = RetryPolicy(attempts=3, wait_initial=1, wait_exp_base=2, wait_jitter=0)
     replies = (answer(status=500), answer(b"<html>"), answer(status=503, headers={"Retry-After": "3"}), stall)
@@ -71,9 +71,9 @@ async def test_attempts_that_are_used_up_raise_the_last_error() -> None:
                 await session.get_task("t")
     assert caught.value.retry_after == 3.0
     assert [event.wait for event in log.of(events.Retrying)] == [1.0, 2.0]
-    assert [event.action for event in log.of(events.Retrying)] == ["look", "look"]
-    assert [event.error for event in log.of(events.LookFailed)][-1] is caught.value
-    assert len(log.of(events.LookFailed)) == 3
+    assert [event.action for event in log.of(events.Retrying)] == ["poll", "poll"]
+    assert [event.error for event in log.of(events.PollFailed)][-1] is caught.value
+    assert len(log.of(events.PollFailed)) == 3
 
 
 async def test_policy_without_patience_tries_once() -> None:
@@ -170,11 +170,11 @@ async def test_cancelled_submit_settles_within_ten_seconds_in_all() -> None:
                 await submitting
             assert loop.time() - begun == pytest.approx(10, abs=0.5)
         assert [received.line for received in server.received] == ["POST /api/v1/task", "DELETE /api/v1/task/t"]
-    assert [event.task_id for event in log.of(events.Detached)] == ["t"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["t"]
 
 
 async def test_cancelled_task_is_not_told_as_going_on() -> None:
-    """Once the service took the cancel, nothing says that the task goes on, even if no look at it succeeds any more."""
+    """Once the service took the cancel, nothing says that the task goes on, even if no poll of it succeeds any more."""
     log = EventLog()
     canceled = answer({"code": 200, "message": "task t canceled"})
     async with RawServer(task("t"), canceled, answer(status=500)) as server:
@@ -184,7 +184,7 @@ async def test_cancelled_task_is_not_told_as_going_on() -> None:
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-    assert log.of(events.Detached) == []
+    assert log.of(events.WaitAbandoned) == []
 
 
 async def test_lost_answer_to_a_cancel_is_tried_again() -> None:
@@ -199,7 +199,7 @@ async def test_lost_answer_to_a_cancel_is_tried_again() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await running
         assert [view.status for view in server.tasks.values()] == ["canceled"]
-    assert log.of(events.Detached) == []
+    assert log.of(events.WaitAbandoned) == []
 
 
 @pytest.mark.parametrize("on_cancel", ["detach", "cancel"])
@@ -222,7 +222,7 @@ async def test_slow_end_of_a_broken_request_hides_nothing(on_cancel: Any) -> Non
                     await running
         await asyncio.sleep(60)
     assert len(log.of(events.SubmissionInDoubt)) == 1
-    assert [event.task_id for event in log.of(events.Detached)] == ["t"]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == ["t"]
 
 
 async def test_cancel_whose_answer_was_lost_is_a_cancel() -> None:
@@ -250,15 +250,15 @@ async def test_cancelled_submit_of_a_task_that_failed_at_once_is_told() -> None:
     assert [event.info.status for event in log.of(events.Submitted)] == ["failed"]
 
 
-async def test_looks_that_fail_are_told_one_by_one() -> None:
-    """Every failed look of a wait is an event with the task and the error; the wait itself goes on."""
+async def test_polls_that_fail_are_told_one_by_one() -> None:
+    """Every failed poll of a wait is an event with the task and the error; the wait itself goes on."""
     log = EventLog()
-    # aiohttp repeats a GET that was cut by itself, so it takes two cuts to fail one look.
+    # aiohttp repeats a GET that was cut by itself, so it takes two cuts to fail one poll.
     replies = (answer(status=500), cut, cut, answer(b""), task("t", "completed"))
     async with RawServer(*replies) as server:
         async with Session("k", base_url=server.url, polling=Polling(max_errors=4), observers=[log]) as session:
             await session.task("t")
-    failed = log.of(events.LookFailed)
+    failed = log.of(events.PollFailed)
     assert [type(event.error).__name__ for event in failed] == [
         "ServerError",
         "ConnectionLostError",

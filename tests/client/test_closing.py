@@ -70,7 +70,7 @@ class Service:
         await writer.drain()
 
 
-def ids(log: EventLog, kind: type[events.Submitted] | type[events.Detached]) -> list[str]:
+def ids(log: EventLog, kind: type[events.Submitted] | type[events.WaitAbandoned]) -> list[str]:
     """The tasks that events of one kind name."""
     found = log.of(kind)
     return sorted(one.info.task_id if isinstance(one, events.Submitted) else one.task_id for one in found)
@@ -92,7 +92,7 @@ async def test_one_of_a_gather_fails_while_the_others_are_being_submitted(
         assert ids(log, events.Submitted) == sorted(service.made)
         assert not log.of(events.SubmissionInDoubt)
         left, canceled = (service.made, []) if on_cancel == "detach" else ([], service.made)
-        assert ids(log, events.Detached) == sorted(left)
+        assert ids(log, events.WaitAbandoned) == sorted(left)
         assert sorted(service.canceled) == sorted(canceled)
         assert all(name in caplog.text for name in left)
 
@@ -129,9 +129,9 @@ async def test_a_cancelled_submit_whose_session_is_left_is_let_go_once(meeting: 
             await leaving
         await session.aclose()
         assert ids(log, events.Submitted) == ["t-1"]
-        assert ids(log, events.Detached) == (["t-1"] if on_cancel == "detach" else [])
+        assert ids(log, events.WaitAbandoned) == (["t-1"] if on_cancel == "detach" else [])
         assert service.canceled == ([] if on_cancel == "detach" else ["t-1"])
-        kinds = [type(event) for event in log if isinstance(event, events.Submitted | events.Detached)]
+        kinds = [type(event) for event in log if isinstance(event, events.Submitted | events.WaitAbandoned)]
         assert kinds[0] is events.Submitted
 
 
@@ -189,7 +189,7 @@ async def test_a_wait_whose_session_is_closed_names_its_task(call: str) -> None:
         with pytest.raises(ConfigurationError, match=r"closed.*session\.task\('t-1'\)") as caught:
             await waiting
         assert (caught.value.task_id, caught.value.safe_to_resubmit) == ("t-1", False)
-        assert ids(log, events.Detached) == ["t-1"]
+        assert ids(log, events.WaitAbandoned) == ["t-1"]
         assert [received.line for received in server.received] == ["POST /api/v1/task"]
 
 
@@ -204,7 +204,7 @@ async def test_several_waits_for_one_task_all_end() -> None:
         await session.aclose()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(end) for end in ends] == [ConfigurationError] * 3
-        assert ids(log, events.Detached) == ["t-1"]
+        assert ids(log, events.WaitAbandoned) == ["t-1"]
 
 
 async def test_a_wait_that_is_cancelled_as_its_session_closes_is_cancelled() -> None:
@@ -419,7 +419,7 @@ def test_the_end_of_asyncio_run_loses_no_task(
     assert len(service.made) == 3
     assert ids(log, events.Submitted) == sorted(service.made)
     assert not log.of(events.SubmissionInDoubt)
-    gone = set(service.canceled) if on_cancel == "cancel" else set(ids(log, events.Detached))
+    gone = set(service.canceled) if on_cancel == "cancel" else set(ids(log, events.WaitAbandoned))
     assert gone == set(service.made)
 
 
@@ -473,7 +473,7 @@ async def test_an_answer_that_comes_while_the_session_closes_is_not_late() -> No
         asyncio.get_running_loop().call_later(8, go.set)
         await session.aclose()
         assert (await submitting).task_id == "t-1"
-        assert ids(log, events.Detached) == ["t-1"]
+        assert ids(log, events.WaitAbandoned) == ["t-1"]
 
 
 async def test_a_session_that_is_entered_twice_is_closed_by_the_last_who_leaves() -> None:

@@ -305,8 +305,8 @@ async def test_maintenance_inside_a_200_was_not_accepted() -> None:
         ("stall", {}),
     ],
 )
-async def test_spoiled_look_does_not_harm_the_task(fault: str, options: dict[str, Any]) -> None:
-    """One bad look at a paid task is told to observers and looked over; the wait ends with the completed task."""
+async def test_spoiled_poll_does_not_harm_the_task(fault: str, options: dict[str, Any]) -> None:
+    """One bad poll a paid task is told to observers and repeated; the wait ends with the completed task."""
     log = EventLog()
     async with (
         emulator() as server,
@@ -318,12 +318,12 @@ async def test_spoiled_look_does_not_harm_the_task(fault: str, options: dict[str
         assert len(info.images) == 1
         assert len(asked(server, "create")) == 1
         assert len(asked(server, "get")) >= 3
-    assert log.of(events.LookFailed)
-    assert {event.task_id for event in log.of(events.LookFailed)} == {info.task_id}
+    assert log.of(events.PollFailed)
+    assert {event.task_id for event in log.of(events.PollFailed)} == {info.task_id}
 
 
-async def test_look_waits_as_long_as_a_429_asks() -> None:
-    """After a 429 with `Retry-After: 20` no look comes before its time, however soon the backoff wants one."""
+async def test_poll_waits_as_long_as_a_429_asks() -> None:
+    """After a 429 with `Retry-After: 20` no poll comes before its time, however soon the backoff wants one."""
     async with emulator() as server, Session(server.api_key, base_url=server.url) as session:
         server.faults.next("get", "429", retry_after=20)
         await session.run(BEAR)
@@ -345,7 +345,7 @@ async def test_task_unknown_long_after_its_submit_is_an_error() -> None:
 
 
 async def test_task_from_elsewhere_that_is_unknown_is_an_error_at_once() -> None:
-    """A task that was not submitted here has no time to become visible: one look, one error."""
+    """A task that was not submitted here has no time to become visible: one poll, one error."""
     async with emulator() as server, Session(server.api_key, base_url=server.url) as session:
         with pytest.raises(NotFoundError):
             await session.task("0000").wait()
@@ -388,7 +388,7 @@ async def test_detach_leaves_the_task_alone() -> None:
         assert took < 0.5
         await asyncio.sleep(10)
         assert server.tasks[task_id].status == "completed"
-    assert [event.task_id for event in log.of(events.Detached)] == [task_id]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == [task_id]
 
 
 async def test_cancel_cancels_the_task() -> None:
@@ -403,7 +403,7 @@ async def test_cancel_cancels_the_task() -> None:
         assert server.tasks[task_id].status == "canceled"
         assert server.charges == ()
         assert took < 0.5
-    assert log.of(events.Detached) == []
+    assert log.of(events.WaitAbandoned) == []
 
 
 async def test_refused_cancel_is_told() -> None:
@@ -416,7 +416,7 @@ async def test_refused_cancel_is_told() -> None:
         task_id, _ = await _cancel_during_wait(server, session, after=2.0)
         assert len(asked(server, "cancel")) == 1
         assert server.tasks[task_id].status == "processing"
-    assert [event.task_id for event in log.of(events.Detached)] == [task_id]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == [task_id]
 
 
 async def test_cancel_of_a_stalling_server_is_bounded() -> None:
@@ -430,7 +430,7 @@ async def test_cancel_of_a_stalling_server_is_bounded() -> None:
         task_id, took = await _cancel_during_wait(server, session)
         assert took == pytest.approx(10.0, abs=0.5)
         assert len(asked(server, "cancel")) == 1
-    assert [event.task_id for event in log.of(events.Detached)] == [task_id]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == [task_id]
 
 
 @pytest.mark.parametrize("stalls", [True, False])
@@ -452,8 +452,8 @@ async def test_second_cancel_does_not_break_off_the_first(*, stalls: bool) -> No
         assert [view.status for view in server.tasks.values()] == ["canceled"]
 
 
-async def test_lost_answer_of_a_look_alone_is_repeated() -> None:
-    """`get_task` repeats a look that was cut, and gives the task."""
+async def test_lost_answer_of_a_poll_alone_is_repeated() -> None:
+    """`get_task` repeats a poll that was cut, and gives the task."""
     async with RawServer(cut, cut, task("t-7", "processing")) as server, Session("k", base_url=server.url) as session:
         assert (await session.get_task("t-7")).status == "processing"
 

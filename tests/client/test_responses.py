@@ -144,7 +144,7 @@ def test_a_submit_as_http() -> None:
         ("ä\ud800", "%C3%A4%3F"),
     ],
 )
-def test_a_look_and_a_cancel_as_http(method: str, task_id: str, path: str) -> None:
+def test_a_poll_and_a_cancel_as_http(method: str, task_id: str, path: str) -> None:
     """A task's id, whatever is in it, stays one piece of the path."""
     call = requests.task_call(BASE, api_key=KEY, task_id=task_id, method=method)
     assert (call.method, call.url, call.body) == (method, f"https://api.piapi.ai/api/v1/task/{path}", None)

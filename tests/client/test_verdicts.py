@@ -406,7 +406,7 @@ async def test_odd_bytes_do_not_make_an_answer_unreadable(name: str) -> None:
 
 
 async def test_answer_about_another_task_is_asked_for_again() -> None:
-    """What a cache or a gateway answers about another task is not this task's, for a look, a wait and a cancel."""
+    """What a cache or a gateway answers about another task is not this task's, for a poll, a wait and a cancel."""
     other = task("somebody-elses", "completed")
     log = EventLog()
     async with (
@@ -420,7 +420,7 @@ async def test_answer_about_another_task_is_asked_for_again() -> None:
         server.replies[:] = [other, answer({"code": 200}), other, task(ID, "canceled")]
         assert (await session.cancel_task(ID)).status == "canceled"
         assert [one.line.split()[0] for one in server.received[-4:]] == ["DELETE", "DELETE", "GET", "GET"]
-    assert {type(event.error) for event in log.of(events.LookFailed)} == {UnexpectedResponseError}
+    assert {type(event.error) for event in log.of(events.PollFailed)} == {UnexpectedResponseError}
 
 
 async def test_answer_that_is_always_about_another_task_is_told_as_such() -> None:
@@ -485,7 +485,7 @@ async def test_hook_that_never_ends_does_not_keep_a_canceled_submit_from_naming_
         with pytest.raises(asyncio.CancelledError):
             await submitting
     assert [event.info.task_id for event in log.of(events.Submitted)] == [ID]
-    assert [event.task_id for event in log.of(events.Detached)] == [ID]
+    assert [event.task_id for event in log.of(events.WaitAbandoned)] == [ID]
     assert log.of(events.SubmissionInDoubt) == []
 
 

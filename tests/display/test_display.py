@@ -295,7 +295,7 @@ def test_picture_bytes() -> None:
 
 
 async def test_handle_shows_what_it_saw() -> None:
-    """A handle shows its id before a look, and after it the task as last seen; showing it asks nothing."""
+    """A handle shows its id before a poll, and after it the task as last seen; showing it asks nothing."""
     async with Emulator() as emulator, Session(emulator.api_key, base_url=emulator.url) as session:
         handle = await session.submit(Img2Img(prompt="a cat", image=CAT))
         again = session.task(handle.task_id)
@@ -434,7 +434,7 @@ def test_table_with_a_bad_limit(limit: Any, kind: type[Exception]) -> None:
         Table([], limit=limit)
 
 
-def test_what_only_looks_like_a_task() -> None:
+def test_what_only_polls_like_a_task() -> None:
     """Exceptions of other people may have an `info` of another kind, and names need not be texts."""
 
     class StrangeError(Exception):
@@ -465,7 +465,7 @@ async def crowd(progress: Progress, folder: Path) -> None:
         await asyncio.gather(*(session.save(info, folder) for info in infos[:2]))
 
 
-FINAL = r"8 of 8 tasks over, 7 completed, 1 failed, 2 saved, \d+ looks, 2\d\.\d s, 0\.0105 USD"
+FINAL = r"8 of 8 tasks over, 7 completed, 1 failed, 2 saved, \d+ polls, 2\d\.\d s, 0\.0105 USD"
 
 
 class Terminal(io.StringIO):
@@ -517,13 +517,13 @@ async def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert terminal.getvalue().endswith("\x1b[K\n")
     assert max(len(text) for _, text in terminal.shown) <= 59
     assert 5 < len(terminal.shown) <= terminal.seconds / INTERVAL + 2
-    assert terminal.shown[0][1] == "0 of 8 tasks over, 0 submitted, 0 looks, 0.0 s"
+    assert terminal.shown[0][1] == "0 of 8 tasks over, 0 submitted, 0 polls, 0.0 s"
     assert re.fullmatch(FINAL, str(progress))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize(
-    ("columns", "told"), [(20, "0 of 8 tasks over,…"), (0, "0 of 8 tasks over, 0 submitted, 0 looks")]
+    ("columns", "told"), [(20, "0 of 8 tasks over,…"), (0, "0 of 8 tasks over, 0 submitted, 0 polls")]
 )
 def test_progress_where_stdout_is_a_file(monkeypatch: pytest.MonkeyPatch, columns: int, told: str) -> None:
     """The line fits the terminal that it is on, though stdout goes elsewhere; one that has no width has 80 columns."""
@@ -587,12 +587,12 @@ async def test_a_burst_is_shown_in_the_end(monkeypatch: pytest.MonkeyPatch) -> N
     terminal = on_terminal(monkeypatch)
     progress = Progress()
     for _ in range(1000):
-        progress(events.Looked(info=FAILED))
+        progress(events.Polled(info=FAILED))
         await asyncio.sleep(0.01)
     assert 20 < len(terminal.shown) <= terminal.seconds / INTERVAL + 2
-    progress(events.Looked(info=DONE))
+    progress(events.Polled(info=DONE))
     await asyncio.sleep(INTERVAL + 0.01)
-    assert terminal.shown[-1][1].startswith("2 of 2 tasks over, 1 completed, 1 failed, 1,001 looks")
+    assert terminal.shown[-1][1].startswith("2 of 2 tasks over, 1 completed, 1 failed, 1,001 polls")
 
 
 @pytest.mark.parametrize(
@@ -607,27 +607,27 @@ def test_the_end_is_shown_come_what_may(error: BaseException, told: str, capsys:
     """An error or Ctrl-C passes through, and the final state says that it came; no event loop is needed for that."""
     with pytest.raises(type(error)), Progress(total=3):
         raise error
-    assert capsys.readouterr().err == f"0 of 3 tasks over, 0 submitted, 0 looks, {told}\n"
+    assert capsys.readouterr().err == f"0 of 3 tasks over, 0 submitted, 0 polls, {told}\n"
 
 
 async def test_it_counts_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    """Tasks in doubt, tasks left alone and pictures saved are counted, costs once final; a failed look is no news."""
+    """Tasks in doubt, tasks left alone and pictures saved are counted, costs once final; a failed poll is no news."""
     running = attrs.evolve(FAILED, task_id="other", status=TaskStatus.PROCESSING, usage=Usage(consume=70_000))
     progress = Progress(total=1)
     for event in (
         events.Submitted(info=running),
         events.Submitted(info=attrs.evolve(running, task_id="third", status=TaskStatus.STAGED)),
-        events.Detached(task_id="other"),
-        events.Detached(task_id="third"),
-        events.Looked(info=running),
-        events.Looked(info=DONE),
+        events.WaitAbandoned(task_id="other"),
+        events.WaitAbandoned(task_id="third"),
+        events.Polled(info=running),
+        events.Polled(info=DONE),
         events.SubmissionInDoubt(error=SubmissionInDoubtError("lost")),
         events.Saved(image=Image("https://e.com/1.png"), path="1.png"),
-        events.LookFailed(task_id="other", error=errors.ServerError("no")),
+        events.PollFailed(task_id="other", error=errors.ServerError("no")),
     ):
         progress(event)
     told = (
-        "1 completed, 1 staged, 1 processing, 1 in doubt, 1 no longer waited for, 1 saved, 2 looks, 0.0 s, 0.0300 USD"
+        "1 completed, 1 staged, 1 processing, 1 in doubt, 1 no longer waited for, 1 saved, 2 polls, 0.0 s, 0.0300 USD"
     )
     assert re.sub(r"0\.[01] s", "0.0 s", str(progress)) == f"1 of 3 tasks over, {told}"
     assert "? 1 in doubt" in read(progress).text
@@ -639,15 +639,15 @@ async def test_it_counts_everything(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_it_can_be_used_again(capsys: pytest.CaptureFixture[str]) -> None:
     """After its end it takes no notice of events; entered again it counts from zero."""
     with Progress() as progress:
-        progress(events.Looked(info=DONE))
-        progress(events.Looked(info=FAILED))
-    progress(events.Looked(info=attrs.evolve(DONE, task_id="late")))
+        progress(events.Polled(info=DONE))
+        progress(events.Polled(info=FAILED))
+    progress(events.Polled(info=attrs.evolve(DONE, task_id="late")))
     assert str(progress).startswith("2 of 2 tasks over")
     with progress:
-        progress(events.Looked(info=FAILED))
+        progress(events.Polled(info=FAILED))
     assert [text[:34] for text in capsys.readouterr().err.splitlines()] == [
         "2 of 2 tasks over, 1 completed, 1 ",
-        "1 of 1 task over, 1 failed, 1 look",
+        "1 of 1 task over, 1 failed, 1 poll",
     ]
 
 
@@ -655,14 +655,14 @@ def test_a_second_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on in another event loop, also in one whose clock is behind, and a timer of the first is no hindrance."""
     terminal = on_terminal(monkeypatch)
 
-    async def look(info: TaskInfo, seconds: float) -> None:
+    async def poll(info: TaskInfo, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        progress(events.Looked(info=info))
-        progress(events.Looked(info=info))
+        progress(events.Polled(info=info))
+        progress(events.Polled(info=info))
 
     progress = Progress()
-    run_in_virtual_time(look(DONE, 1000.0))
-    run_in_virtual_time(look(FAILED, 0.0))
+    run_in_virtual_time(poll(DONE, 1000.0))
+    run_in_virtual_time(poll(FAILED, 0.0))
     assert [text.partition(",")[0] for _, text in terminal.shown] == ["1 of 1 task over", "2 of 2 tasks over"]
 
 

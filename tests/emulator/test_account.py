@@ -180,7 +180,7 @@ async def test_more_requests_than_a_second_allows_are_refused(make_api: MakeApi)
 
 
 async def test_the_limit_is_on_all_kinds_of_requests_together(make_api: MakeApi) -> None:
-    """Submits, looks and the rest use up the same second; a result, and a request with a wrong key, does not."""
+    """Submits, polls and the rest use up the same second; a result, and a request with a wrong key, does not."""
     api = await make_api(requests_per_second=4)
     task_id = (await api.create())["task_id"]
     api.clock.seconds = 60

@@ -54,7 +54,7 @@ async def test_the_state_is_flat_and_complete(api: Api) -> None:
         "started_at": 1.0,
         "ended_at": 11.0,
         "cost": 30_000,
-        "looks": 1,
+        "polls": 1,
         "reason": None,
         "pictures": [f"/_emulator/picture/{done['task_id']}/0", f"/_emulator/picture/{done['task_id']}/1"],
     }

@@ -68,17 +68,17 @@ async def test_a_submit_that_was_refused_may_be_repeated(make_api: MakeApi, tran
     api.emulator.check.no_submit_repeated()
 
 
-async def test_looks_at_one_task_have_to_be_apart(api: Api) -> None:
+async def test_polls_at_one_task_have_to_be_apart(api: Api) -> None:
     """Counted for each task by itself."""
     first, second = [(await api.create())["task_id"] for _ in range(2)]
     for task_id, pause in ((first, 0.0), (second, 1.0), (first, 0.5), (second, 0.0)):
         await api.get(task_id)
         api.clock.seconds += pause
-    api.emulator.check.looks_apart(1.0)
+    api.emulator.check.polls_apart(1.0)
     with pytest.raises(
-        AssertionError, match=rf"looks at /api/v1/task/{first} at 0 s and 1 s are 1 s apart, less than 2"
+        AssertionError, match=rf"polls at /api/v1/task/{first} at 0 s and 1 s are 1 s apart, less than 2"
     ):
-        api.emulator.check.looks_apart(2.0)
+        api.emulator.check.polls_apart(2.0)
 
 
 async def test_who_saw_the_key(api: Api) -> None:

@@ -48,7 +48,7 @@ async def test_task_ids_are_uuids_of_version_4(api: Api) -> None:
     assert uuid.UUID((await api.create())["task_id"]).version == 4
 
 
-async def test_a_completed_task_looks_like_the_documented_one(api: Api) -> None:
+async def test_a_completed_task_polls_like_the_documented_one(api: Api) -> None:
     """4.2: one link in `image_url`, `image_base64` empty, three times with nine digits."""
     data = await api.create()
     api.clock.seconds = 12.5
@@ -86,7 +86,7 @@ async def test_the_reason_of_a_failure_is_in_error_or_in_logs(
     assert data["output"] is None
 
 
-async def test_a_failing_task_looks_healthy_until_it_fails(api: Api) -> None:
+async def test_a_failing_task_polls_healthy_until_it_fails(api: Api) -> None:
     """The failure is not given away before its time."""
     api.emulator.faults.next("create", "task-fails")
     assert (await api.create())["error"]["code"] == 0
@@ -136,11 +136,11 @@ async def test_an_unknown_path_gives_plain_text(api: Api, method: str, path: str
     assert reply.headers["Content-Type"].startswith("text/plain")
 
 
-async def test_head_is_no_look(api: Api) -> None:
+async def test_head_is_no_poll(api: Api) -> None:
     """PiAPI documents GET only; a HEAD finds nothing and counts as nothing."""
     task_id = (await api.create())["task_id"]
     assert (await api.send("HEAD", f"/api/v1/task/{task_id}")).status == 404
-    assert api.emulator.tasks[task_id].looks == 0
+    assert api.emulator.tasks[task_id].polls == 0
 
 
 async def test_a_body_that_is_too_large_is_refused_in_the_known_words(make_api: MakeApi) -> None:

@@ -61,9 +61,9 @@ async def test_a_task_that_cannot_be_paid_is_refused(make_api: MakeApi) -> None:
 
 
 async def test_looking_costs_nothing(api: Api) -> None:
-    """Looks are counted and free."""
+    """Polls are counted and free."""
     data = await api.finished()
     for _ in range(3):
         await api.get(data["task_id"])
     assert len(api.emulator.charges) == 1
-    assert api.emulator.tasks[data["task_id"]].looks == 4
+    assert api.emulator.tasks[data["task_id"]].polls == 4

@@ -182,5 +182,5 @@ async def test_giving_up_cancels_nothing(api: Api) -> None:
     """6.3 (D B-POLL): a local deadline is not a remote failure; a task nobody looks at completes and costs."""
     task_id = (await api.create())["task_id"]
     api.clock.seconds = 3600
-    assert (api.emulator.tasks[task_id].status, api.emulator.tasks[task_id].looks) == ("completed", 0)
+    assert (api.emulator.tasks[task_id].status, api.emulator.tasks[task_id].polls) == ("completed", 0)
     assert len(api.emulator.charges) == 1

@@ -19,7 +19,7 @@ async def test_the_documented_create_gets_the_documented_answer(api: Api) -> Non
     assert {name: reply.json["data"][name] for name in same} == {name: expected["data"][name] for name in same}
 
 
-async def test_the_documented_kontext_task_looks_as_documented(api: Api) -> None:
+async def test_the_documented_kontext_task_polls_as_documented(api: Api) -> None:
     """4.2 (D KON): the newest full example of a completed Flux task."""
     request = example("kontext-request")
     data = await api.finished(request)

@@ -39,8 +39,8 @@ def test_goes_from_pending_over_processing_to_completed(now: float, status: str)
     assert one.status == status
 
 
-def test_times_are_those_of_the_events_and_not_of_the_look() -> None:
-    """Looking late does not make a task longer."""
+def test_times_are_those_of_the_events_and_not_of_the_poll() -> None:
+    """Polling late does not make a task longer."""
     lifecycle, one = Lifecycle(concurrency=1), task()
     lifecycle.add(one)
     assert lifecycle.advance(500.0) == [one]
@@ -107,17 +107,17 @@ JOBS = st.lists(
 
 @given(JOBS, st.integers(1, 4), st.lists(st.integers(0, 40), max_size=10))
 def test_never_more_than_the_allowed_number_work_at_once(
-    jobs: list[tuple[int, int, int]], places: int, looks: list[int]
+    jobs: list[tuple[int, int, int]], places: int, polls: list[int]
 ) -> None:
-    """For any tasks and any looks: no more than the concurrency overlap, and nobody waits beside a free place."""
+    """For any tasks and any polls: no more than the concurrency overlap, and nobody waits beside a free place."""
     lifecycle, now, tasks = Lifecycle(concurrency=places), 0.0, []
     for index, (gap, queue, work) in enumerate(jobs):
         now += gap
         lifecycle.advance(now)
         tasks.append(task(index, created_at=now, queue=queue, work=work))
         lifecycle.add(tasks[-1])
-    for look in sorted(looks):
-        lifecycle.advance(now + look)
+    for poll in sorted(polls):
+        lifecycle.advance(now + poll)
     lifecycle.advance(10_000.0)
     spans = [(each.started_at or 0.0, each.ended_at or 0.0) for each in tasks]
     for each, (start, end) in zip(tasks, spans, strict=True):

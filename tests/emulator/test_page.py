@@ -133,7 +133,7 @@ async def test_the_page_knows_what_can_be_chosen(api: Api) -> None:
     fixed = {"host", "port", "seed", "credits", "keep_requests"}
     assert options.keys() == attrs.fields_dict(Options).keys() - fixed
     assert options["plan"]["words"] == ["pro", "creator", "free"]
-    kinds = {name: options[name]["kind"] for name in ("status_words", "chaos", "queue_delay", "looks", "api_key")}
+    kinds = {name: options[name]["kind"] for name in ("status_words", "chaos", "queue_delay", "polls", "api_key")}
     assert list(kinds.values()) == ["choice", "chance", "seconds", "number", "text"]
     assert options["concurrency"]["optional"]
     assert list(choices["faults"]) == list(ENDPOINTS)
@@ -197,12 +197,12 @@ async def test_markup_cannot_be_made_of_text(tab: Tab) -> None:
 @needs_browser
 async def test_a_switch_changes_the_emulator(tab: Tab, emulator: Emulator) -> None:
     """A choice, a number, a pair of seconds and chaos; the emulator's word comes back to the page."""
-    for name, value in (("plan", "free"), ("looks", "7"), ("queue_delay", "1 to 4"), ("chaos", "0.25")):
+    for name, value in (("plan", "free"), ("polls", "7"), ("queue_delay", "1 to 4"), ("chaos", "0.25")):
         await tab.js(f"{{ const one = document.querySelector('#option-{name}'); one.value = '{value}';"
                      "one.dispatchEvent(new Event('change', {bubbles: true})) }")  # fmt: skip
     await tab.until("document.querySelector('#switches-changed').textContent.startsWith('6 ')")
     options = emulator.options
-    assert (options.plan, options.looks, repr(options.queue_delay)) == ("free", 7, "Uniform(low=1, high=4)")
+    assert (options.plan, options.polls, repr(options.queue_delay)) == ("free", 7, "Uniform(low=1, high=4)")
     assert options.chaos == 0.25
     emulator.set(plan="creator", status_words={"pending": "waiting"})
     await tab.until("document.querySelector('#option-plan').value === 'creator'")

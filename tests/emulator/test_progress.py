@@ -1,4 +1,4 @@
-"""How tasks get to their end: by time, at once, by looks, or by hand."""
+"""How tasks get to their end: by time, at once, by polls, or by hand."""
 
 from typing import Any
 
@@ -8,22 +8,22 @@ from support.rig import Api, MakeApi
 from piapi_async.emulator import Constant, Emulator
 
 
-async def statuses(api: Api, *, looks: int) -> list[str]:
-    """What a new task shows when it is created and at each of so many looks."""
+async def statuses(api: Api, *, polls: int) -> list[str]:
+    """What a new task shows when it is created and at each of so many polls."""
     task = await api.create()
-    return [task["status"], *[(await api.get(task["task_id"]))["status"] for _ in range(looks)]]
+    return [task["status"], *[(await api.get(task["task_id"]))["status"] for _ in range(polls)]]
 
 
-async def test_at_once_the_first_look_shows_the_end(make_api: MakeApi) -> None:
+async def test_at_once_the_first_poll_shows_the_end(make_api: MakeApi) -> None:
     """The clock stands still, and the task is over; it was pending in the answer to its create."""
     api = await make_api(progress="at-once")
-    assert await statuses(api, looks=1) == ["pending", "completed"]
+    assert await statuses(api, polls=1) == ["pending", "completed"]
     assert api.clock.seconds == 0
     assert len(api.emulator.charges) == 1
 
 
 @pytest.mark.parametrize(
-    ("looks", "shown"),
+    ("polls", "shown"),
     [
         (1, ["completed", "completed"]),
         (2, ["processing", "completed", "completed"]),
@@ -31,18 +31,18 @@ async def test_at_once_the_first_look_shows_the_end(make_api: MakeApi) -> None:
         (5, ["pending", "processing", "processing", "processing", "completed"]),
     ],
 )
-async def test_a_task_may_be_over_at_its_nth_look(make_api: MakeApi, looks: int, shown: list[str]) -> None:
-    """Time alone does nothing; the nth look that reaches the task shows its end, and ends it then."""
-    api = await make_api(progress="looks", looks=looks)
+async def test_a_task_may_be_over_at_its_nth_poll(make_api: MakeApi, polls: int, shown: list[str]) -> None:
+    """Time alone does nothing; the nth poll that reaches the task shows its end, and ends it then."""
+    api = await make_api(progress="polls", polls=polls)
     api.clock.seconds = 1e6
-    assert await statuses(api, looks=len(shown)) == ["pending", *shown]
+    assert await statuses(api, polls=len(shown)) == ["pending", *shown]
     (view,) = api.emulator.tasks.values()
     assert (view.started_at, view.ended_at) == (1e6, 1e6)
 
 
-async def test_a_look_that_a_fault_kept_away_does_not_count(make_api: MakeApi) -> None:
-    """Only a look that was made is one."""
-    api = await make_api(progress="looks", looks=1)
+async def test_a_poll_that_a_fault_kept_away_does_not_count(make_api: MakeApi) -> None:
+    """Only a poll that was made is one."""
+    api = await make_api(progress="polls", polls=1)
     task_id = (await api.create())["task_id"]
     api.emulator.faults.next("get", "503")
     await api.send("GET", f"/api/v1/task/{task_id}")
@@ -50,15 +50,15 @@ async def test_a_look_that_a_fault_kept_away_does_not_count(make_api: MakeApi) -
     assert (await api.get(task_id))["status"] == "completed"
 
 
-async def test_a_canceled_task_is_over_whatever_the_looks(make_api: MakeApi) -> None:
-    """Looks do not bring it back."""
-    api = await make_api(progress="looks", looks=1)
+async def test_a_canceled_task_is_over_whatever_the_polls(make_api: MakeApi) -> None:
+    """Polls do not bring it back."""
+    api = await make_api(progress="polls", polls=1)
     task_id = (await api.create())["task_id"]
     await api.send("DELETE", f"/api/v1/task/{task_id}")
     assert (await api.get(task_id))["status"] == "canceled"
 
 
-@pytest.mark.parametrize("progress", ["time", "at-once", "looks"])
+@pytest.mark.parametrize("progress", ["time", "at-once", "polls"])
 async def test_a_stalled_task_stalls_whatever_the_progress(make_api: MakeApi, progress: str) -> None:
     """`task-stalls` is stronger than any of them but the hand."""
     api = await make_api(progress=progress)
@@ -71,7 +71,7 @@ async def test_a_stalled_task_stalls_whatever_the_progress(make_api: MakeApi, pr
 
 
 async def test_a_task_may_move_only_when_told(make_api: MakeApi) -> None:
-    """Neither time nor looks do anything; three methods do, at the time they are called."""
+    """Neither time nor polls do anything; three methods do, at the time they are called."""
     api = await make_api(progress="manual")
     first, second = [(await api.create())["task_id"] for _ in range(2)]
     api.clock.seconds = 1e6
@@ -133,9 +133,9 @@ async def test_progress_can_change_for_the_tasks_to_come(api: Api) -> None:
     assert (views[before].status, views[after].status) == ("pending", "completed")
 
 
-@pytest.mark.parametrize("options", [{"progress": "quickly"}, {"looks": 0}, {"chaos": 1.5}, {"chaos": -0.1}])
+@pytest.mark.parametrize("options", [{"progress": "quickly"}, {"polls": 0}, {"chaos": 1.5}, {"chaos": -0.1}])
 def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
-    """A word that is none, no look at all, and a probability that is none."""
+    """A word that is none, no polls at all, and a probability that is none."""
     with pytest.raises(ValueError, match=next(iter(options))):
         Emulator(**options)
 
@@ -143,7 +143,7 @@ def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
 async def test_ids_do_not_depend_on_the_progress(make_api: MakeApi) -> None:
     """The same seed gives the same ids and links, however tasks end."""
     ids = []
-    for progress in ("time", "at-once", "looks", "manual"):
+    for progress in ("time", "at-once", "polls", "manual"):
         api = await make_api(progress=progress)
         ids.append([(await api.create())["task_id"] for _ in range(3)])
     assert ids[0] == ids[1] == ids[2] == ids[3]

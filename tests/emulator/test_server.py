@@ -218,11 +218,11 @@ async def test_it_follows_the_time_of_its_loop() -> None:
 
 
 def test_twenty_thousand_tasks_stay_calm() -> None:
-    """A look at one task among 20,000 does not go through the others: 5,000 looks in far less than two seconds."""
+    """A poll of one task among 20,000 does not go through the others: 5,000 polls in far less than two seconds."""
     service = Service(Settings(Options(concurrency=500)))
     submission = read_submission(json.dumps(img2img()).encode())
     ids = [service.create(submission, now=i / 100).task_id for i in range(20_000)]
     began = time.process_time()
     for i, task_id in enumerate(ids[::4]):
-        service.look(task_id, now=200 + i / 100)
+        service.poll(task_id, now=200 + i / 100)
     assert time.process_time() - began < 1

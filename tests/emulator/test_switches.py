@@ -110,12 +110,12 @@ async def test_cancelling_flux_may_not_exist(make_api: MakeApi, cancel: str, sta
 
 
 async def test_a_new_task_may_be_invisible_for_a_while(make_api: MakeApi) -> None:
-    """9.21: whether a GET right after the create finds the task is unknown; looks that do not see it do not count."""
+    """9.21: whether a GET right after the create finds the task is unknown; polls that do not see it do not count."""
     api = await make_api(visible_after=3.0)
     task_id = (await api.create())["task_id"]
     for api.clock.seconds, status in ((0, 404), (2.9, 404), (3, 200)):
         assert (await api.send("GET", f"/api/v1/task/{task_id}")).status == status
-    assert api.emulator.tasks[task_id].looks == 1
+    assert api.emulator.tasks[task_id].polls == 1
 
 
 @pytest.mark.parametrize(

@@ -421,8 +421,8 @@ def test_a_late_timer_loses_nothing() -> None:
 # Order.
 
 
-async def test_submits_and_looks_take_turns() -> None:
-    """Where both wait, two submits go, then a look; neither kind waits for the other's queue to be empty."""
+async def test_submits_and_polls_take_turns() -> None:
+    """Where both wait, two submits go, then a poll; neither kind waits for the other's queue to be empty."""
     governor, order = Governor(requests_per_second=10, burst=1), list[Kind]()
 
     async def ask(kind: Kind) -> None:
@@ -434,8 +434,8 @@ async def test_submits_and_looks_take_turns() -> None:
     assert order[18:] == ["poll"] * 6
 
 
-async def test_urgent_looks_go_first_and_nobody_starves() -> None:
-    """A look goes before those that came less earlier than it is more urgent; equals go in order of arrival."""
+async def test_urgent_polls_go_first_and_nobody_starves() -> None:
+    """A poll goes before those that came less earlier than it is more urgent; equals go in order of arrival."""
     governor, order = Governor(requests_per_second=1, burst=1), list[str]()
 
     async def ask(name: str, after: float, urgency: float) -> None:
@@ -600,7 +600,7 @@ class Server:
                 permit.slot.accepted(TaskInfo(task_id=str(self.tasks), status=TaskStatus.PENDING))
 
     async def run(self, governor: Governor) -> None:
-        """One task, from its submit, repeated until it is accepted, to the look that sees its end."""
+        """One task, from its submit, repeated until it is accepted, to the poll that sees its end."""
         async with governor.slot() as slot:
             submit = governor.turn("submit", slot=slot)
             while slot.task_id is None:

@@ -46,8 +46,8 @@ def lifelike(count: int, *, seed: int = 1, median: float = 9.0) -> list[float]:
     return [rng.lognormvariate(math.log(median), 0.25) for _ in range(count)]
 
 
-def looks(learned: Learned, *, until: float, **said: Any) -> list[float]:
-    """The moments at which a task is looked at that goes on."""
+def polls(learned: Learned, *, until: float, **said: Any) -> list[float]:
+    """The moments at which a task is polled that goes on."""
     moments, moment = [], 0.0
     while moment < until:
         moment += learned.delay(KEY, moment, **said)
@@ -56,7 +56,7 @@ def looks(learned: Learned, *, until: float, **said: Any) -> list[float]:
 
 
 def paid(moments: list[float], durations: list[float], *, price: float) -> float:
-    """What such looks cost on average."""
+    """What such polls cost on average."""
     found = [next((n, moment - one) for n, moment in enumerate(moments, 1) if moment >= one) for one in durations]
     return sum(number + price * late for number, late in found) / len(found)
 
@@ -96,7 +96,7 @@ def test_what_each_field_takes(field: str, good: list[Any], bad: list[Any]) -> N
     )
 )
 def test_a_cold_start_is_the_prior(prior: Backoff) -> None:
-    """While nothing is known, a task is looked at exactly when the prior would."""
+    """While nothing is known, a task is polled exactly when the prior would."""
     learned, moment = Learned(prior=prior), 0.0
     state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
     for number in range(1, 30):
@@ -135,22 +135,22 @@ def test_after_the_first_burst_alone_no_task_is_left_alone_for_longer_than_by_th
     assert learned.delay(KEY, 0.0) > 2 * learned.prior.maximum
 
 
-def test_the_first_look_comes_when_tasks_are_over() -> None:
-    """From the first task on, looks are where tasks end: none at its beginning, most around the middle."""
+def test_the_first_poll_comes_when_tasks_are_over() -> None:
+    """From the first task on, polls are where tasks end: none at its beginning, most around the middle."""
     for count in (1, 5, 50):
-        first, *_ = moments = looks(taught(*lifelike(count)), until=20)
+        first, *_ = moments = polls(taught(*lifelike(count)), until=20)
         assert first > 5
         assert sum(7 < moment < 13 for moment in moments) >= 2
 
 
 @pytest.mark.parametrize("price", [0.5, 2.0, 8.0])
 def test_learned_is_cheaper(price: float) -> None:
-    """After 50 tasks, looks cost a fifth less than at the best of all fixed intervals, half of what `Backoff` takes."""
+    """After 50 tasks, polls cost a fifth less than at the best of all fixed intervals, half of what `Backoff` takes."""
     durations = lifelike(2000, seed=7)
-    ours = paid(looks(taught(*lifelike(50), price=price), until=100), durations, price=price)
+    ours = paid(polls(taught(*lifelike(50), price=price), until=100), durations, price=price)
     grid = [[step * number for number in range(1, 1000)] for step in (n / 10 for n in range(2, 300))]
     assert ours < 0.8 * min(paid(moments, durations, price=price) for moments in grid)
-    assert ours < 0.55 * paid(looks(Learned(), until=100), durations, price=price)
+    assert ours < 0.55 * paid(polls(Learned(), until=100), durations, price=price)
 
 
 def test_what_was_decided_by_is_brought_up_to_date() -> None:
@@ -164,7 +164,7 @@ def test_what_was_decided_by_is_brought_up_to_date() -> None:
 
 
 def test_plans_are_brought_up_to_date_one_at_a_time() -> None:
-    """Where tasks of both phases are looked at, a decision makes one plan anew, and goes by the old ones until then."""
+    """Where tasks of both phases are polled, a decision makes one plan anew, and goes by the old ones until then."""
 
     def pauses(learned: Learned) -> tuple[float, float]:
         return learned.delay(KEY, 0.0, queued=True), learned.delay(KEY, 2.0, running_for=0.0)
@@ -189,14 +189,14 @@ def test_kinds_are_apart() -> None:
     assert learned.delay(("other", "img2img"), 0.0) == Learned().delay(KEY, 0.0)
 
 
-def test_a_higher_price_buys_more_looks() -> None:
-    """The more a second of lateness costs, the more looks are made."""
-    counts = [len(looks(taught(*lifelike(50), price=price), until=15)) for price in (0.2, 2, 20)]
+def test_a_higher_price_buys_more_polls() -> None:
+    """The more a second of lateness costs, the more polls are made."""
+    counts = [len(polls(taught(*lifelike(50), price=price), until=15)) for price in (0.2, 2, 20)]
     assert counts == sorted(set(counts))
 
 
-def test_chance_spreads_looks_around_the_best_moment() -> None:
-    """Chance moves a look evenly to both sides of the best moment, which is the middle."""
+def test_chance_spreads_polls_around_the_best_moment() -> None:
+    """Chance moves a poll evenly to both sides of the best moment, which is the middle."""
     learned = taught(*lifelike(50))
     low, middle, high = (learned.delay(KEY, 0.0, chance=chance) for chance in (0.0, 0.5, 1.0))
     assert middle == learned.delay(KEY, 0.0)
@@ -206,13 +206,13 @@ def test_chance_spreads_looks_around_the_best_moment() -> None:
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])
 def test_a_change_is_forgotten_into(factor: float) -> None:
-    """When tasks take twice or half as long from now on, 20 tasks later looks cost what they would without the past."""
+    """When tasks take twice or half as long from now on, 20 tasks later polls cost what they would without the past."""
     new = [factor * one for one in lifelike(2000, seed=3)]
     learned, fresh = Learned(), taught(*new[:20])
     for one in (*lifelike(200), *new[:20]):
         learned.delay(KEY, 0.0)
         learned.observe(KEY, one)
-    costs = [paid(looks(one, until=200), new, price=2.0) for one in (learned, fresh)]
+    costs = [paid(polls(one, until=200), new, price=2.0) for one in (learned, fresh)]
     assert costs[0] < 1.1 * costs[1]
 
 
@@ -228,7 +228,7 @@ def side_by_side(rounds: int, count: int, *, slower: float = 1.0, begin: float =
 
 @pytest.mark.parametrize(("rounds", "count"), [(40, 20), (10, 100), (4, 500)])
 def test_tasks_that_are_accepted_together_are_learned_from_as_one_by_one(rounds: int, count: int) -> None:
-    """That the quick ones are seen first is no change, and makes the looks at the next ones no dearer."""
+    """That the quick ones are seen first is no change, and makes the polls of the next ones no dearer."""
     learned = Learned()
     for began, one in side_by_side(rounds, count):
         learned.delay(KEY, 0.0)
@@ -236,7 +236,7 @@ def test_tasks_that_are_accepted_together_are_learned_from_as_one_by_one(rounds:
     (kind,) = json.loads(learned.to_json())["kinds"]
     assert len(kind["seconds"]) > 0.9 * KEPT
     next_ones = lifelike(2000, seed=99)
-    costs = [paid(looks(one, until=200), next_ones, price=2.0) for one in (learned, taught(*lifelike(200, seed=98)))]
+    costs = [paid(polls(one, until=200), next_ones, price=2.0) for one in (learned, taught(*lifelike(200, seed=98)))]
     assert costs[0] < 1.1 * costs[1]
 
 
@@ -251,7 +251,7 @@ def test_a_queue_behind_tasks_that_were_accepted_together_is_no_change() -> None
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])
 def test_a_change_between_rounds_is_forgotten_into(factor: float) -> None:
-    """After two rounds of tasks that take twice or half as long, looks cost what they would without the past."""
+    """After two rounds of tasks that take twice or half as long, polls cost what they would without the past."""
     learned, fresh = Learned(), Learned()
     new = side_by_side(2, 100, slower=factor, begin=1000.0)
     for began, one in side_by_side(4, 100):
@@ -261,7 +261,7 @@ def test_a_change_between_rounds_is_forgotten_into(factor: float) -> None:
             policy.delay(KEY, 0.0)
             policy.observe(KEY, one, began=began)
     next_ones = [factor * one for one in lifelike(2000, seed=99)]
-    costs = [paid(looks(one, until=200), next_ones, price=2.0) for one in (learned, fresh)]
+    costs = [paid(polls(one, until=200), next_ones, price=2.0) for one in (learned, fresh)]
     assert costs[0] < 1.1 * costs[1]
 
 
@@ -293,14 +293,14 @@ def queued_and_run(learned: Learned, count: int) -> Learned:
 
 
 def test_a_task_that_runs_is_looked_at_when_it_has_run() -> None:
-    """Once it is known since when a task runs, the next look comes when such work is over, however long it queued."""
+    """Once it is known since when a task runs, the next poll comes when such work is over, however long it queued."""
     learned = queued_and_run(Learned(), 60)
     for elapsed in (5.0, 70.0, 500.0):
         assert 6 < learned.delay(KEY, elapsed, queued=False, running_for=4.0) < 7.5
 
 
 def test_a_task_that_queues_is_not_expected_at_once() -> None:
-    """A task that still queues long after most began to run is looked at later than one of which nothing is known."""
+    """A task that still queues long after most began to run is polled later than one of which nothing is known."""
     learned = queued_and_run(Learned(), 60)
     assert learned.delay(KEY, 9.5, queued=True) > 10 * learned.delay(KEY, 9.5)
 
@@ -313,12 +313,12 @@ def test_the_status_is_of_no_use_alone(known: int) -> None:
     assert learned.delay(KEY, 3.0, queued=True) == learned.delay(KEY, 3.0, running_for=1.0) == plain
 
 
-# How urgent a look is.
+# How urgent a poll is.
 
 
 @given(st.lists(st.floats(1, 60), max_size=30), st.lists(st.floats(0, 1e5), min_size=3, max_size=3))
 def test_urgency_is_a_probability(seconds: list[float], moments: list[float]) -> None:
-    """It is between 0 and 1, 0 right after a look, and grows the longer ago that was."""
+    """It is between 0 and 1, 0 right after a poll, and grows the longer ago that was."""
     since, elapsed, later = sorted(moments)
     learned = taught(*seconds)
     first, second = (learned.urgency(KEY, moment, since=since) for moment in (elapsed, later))
@@ -424,7 +424,7 @@ def test_price_and_prior_are_not_carried_over() -> None:
     text = taught(*lifelike(50)).to_json()
     dear = Learned.from_json(text.encode(), price=20, prior=Backoff(initial=9))
     assert (dear.price, dear.prior.initial) == (20, 9)
-    assert len(looks(dear, until=15)) > len(looks(Learned.from_json(text), until=15))
+    assert len(polls(dear, until=15)) > len(polls(Learned.from_json(text), until=15))
 
 
 @pytest.mark.parametrize(

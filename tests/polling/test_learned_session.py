@@ -12,7 +12,7 @@ from piapi_async import Backoff, Governor, Img2Img, Learned, Polling, Session, T
 from piapi_async._asyncio import Clock
 from piapi_async.emulator import Constant, Emulator, LogNormal
 from piapi_async.errors import PiAPIError
-from piapi_async.events import Looked
+from piapi_async.events import Polled
 from piapi_async.testing import EventLog
 
 BEAR = Img2Img(prompt="a bear", image="https://example.com/a.jpg")
@@ -98,11 +98,11 @@ async def test_tasks_that_fail_at_once_are_found_out_at_once() -> None:
                 assert info.seconds is not None
                 late.append(Clock().monotonic() - begun - info.seconds)
     assert sum(late[20:]) / 20 < 1.5
-    assert len(log.of(Looked)) < 4 * 40
+    assert len(log.of(Polled)) < 4 * 40
 
 
-async def test_a_task_without_times_is_learned_from_by_its_looks() -> None:
-    """Where the service tells no times, the duration is the middle between the looks before and after the end."""
+async def test_a_task_without_times_is_learned_from_by_its_polls() -> None:
+    """Where the service tells no times, the duration is the middle between the polls before and after the end."""
     learned = Learned(prior=Backoff(initial=4, factor=1, maximum=4, jitter=0))
     done = task("t", "completed", output={"image_url": "https://example.com/a.png"})
     async with RawServer(task("t"), task("t"), task("t"), done) as server:
@@ -123,8 +123,8 @@ async def test_sessions_share_what_they_learn() -> None:
     assert [len(seconds) for seconds in known(learned).values()] == [2]
 
 
-async def looks(server: Emulator, *, tasks: int, polling: Polling | None = None) -> tuple[float, float]:
-    """How many looks a task takes, and how late it is found to be over, of the last 60 of so many one after another."""
+async def polls(server: Emulator, *, tasks: int, polling: Polling | None = None) -> tuple[float, float]:
+    """How many polls a task takes, and how late it is found to be over, of the last 60 of so many one after another."""
     late, before = 0.0, 0
     async with Session(server.api_key, base_url=server.url, polling=polling) as session:
         for number in range(tasks):
@@ -137,17 +137,17 @@ async def looks(server: Emulator, *, tasks: int, polling: Polling | None = None)
 
 
 async def test_a_session_learns_by_default() -> None:
-    """A session of which nothing is said pays, in looks and lateness, less than 0.6 of what it does with `Backoff`."""
+    """A session of which nothing is said pays, in polls and lateness, less than 0.6 of what it does with `Backoff`."""
     found = []
     for polling in (None, Polling(wait=Backoff())):
         async with Emulator(queue_delay=LogNormal(1.0, 0.3), durations=LogNormal(9.0, 0.25), seed=3) as server:
-            found.append(await looks(server, tasks=80, polling=polling))
+            found.append(await polls(server, tasks=80, polling=polling))
     learned, usual = (number + 2 * late for number, late in found)
     assert learned < 0.6 * usual
 
 
 async def test_chaos_is_survived() -> None:
-    """Looks that fail in any way do not keep a session from learning or from its results."""
+    """Polls that fail in any way do not keep a session from learning or from its results."""
     learned = Learned()
     polling = Polling(wait=learned, max_errors=50)
     async with steady(chaos=0.2, seed=5) as server:
@@ -158,8 +158,8 @@ async def test_chaos_is_survived() -> None:
     assert [len(seconds) for seconds in known(learned).values()] == [len(over)]
 
 
-async def test_scarce_looks_go_where_the_end_is_likely() -> None:
-    """Of two looks that wait for their turn, the one at a task that is due goes before one that came first."""
+async def test_scarce_polls_go_where_the_end_is_likely() -> None:
+    """Of two polls that wait for their turn, the one at a task that is due goes before one that came first."""
     learned = Learned()
     for _ in range(20):
         learned.observe(("Qubico/flux1-schnell", "img2img"), 20.0)
@@ -171,8 +171,8 @@ async def test_scarce_looks_go_where_the_end_is_likely() -> None:
             fresh = await session.submit(BEAR)  # the next turn comes a second later
             waits = [handle.wait(timeout=0) for handle in (fresh, due)]
             await asyncio.gather(*waits, return_exceptions=True)
-        looked = [request.task_id for request in server.requests if request.endpoint == "get"]
-    assert looked == [due.task_id, fresh.task_id]
+        polled = [request.task_id for request in server.requests if request.endpoint == "get"]
+    assert polled == [due.task_id, fresh.task_id]
 
 
 async def lateness(session: Session) -> float:
@@ -186,13 +186,13 @@ async def lateness(session: Session) -> float:
 
 
 async def test_tasks_that_are_waited_for_side_by_side_are_learned_from_like_others() -> None:
-    """Looks at a hundred tasks at once, and the lateness of their news, cost least in the rounds after the first."""
+    """Polls a hundred tasks at once, and the lateness of their news, cost least in the rounds after the first."""
     learned, log, costs = Learned(), EventLog(), []
     async with Emulator(queue_delay=Constant(0.1), durations=LogNormal(9.0, 0.3), concurrency=100) as server:
         options: dict[str, Any] = {"polling": Polling(wait=learned), "observers": [log]}
         async with Session(server.api_key, base_url=server.url, **options) as session:
             for _ in range(4):
                 late = await asyncio.gather(*(lateness(session) for _ in range(100)))
-                costs.append(len(log.of(Looked)) / 100 + learned.price * sum(late) / 100)
+                costs.append(len(log.of(Polled)) / 100 + learned.price * sum(late) / 100)
                 log.clear()
     assert max(costs[1:]) < costs[0]

@@ -1,4 +1,4 @@
-"""The mathematics of looking: distributions from few durations, and the looks that cost least."""
+"""The mathematics of looking: distributions from few durations, and the polls that cost least."""
 
 import itertools
 import math
@@ -30,8 +30,8 @@ def curve(over: Sequence[float], *, step: float = 1.0) -> Curve:
     return Curve([step * number for number in range(len(over) + 1)], [0.0, *over])
 
 
-def looks(plan: Plan, *, until: float) -> Iterator[float]:
-    """The moments at which a task is looked at that goes on."""
+def polls(plan: Plan, *, until: float) -> Iterator[float]:
+    """The moments at which a task is polled that goes on."""
     moment = 0.0
     while moment < until:
         moment += plan.pause(moment)
@@ -39,8 +39,8 @@ def looks(plan: Plan, *, until: float) -> Iterator[float]:
 
 
 def cost(plan: Plan, durations: Sequence[float]) -> float:
-    """What looking by a plan costs, on average."""
-    moments = list(looks(plan, until=max(durations)))
+    """What polling by a plan costs, on average."""
+    moments = list(polls(plan, until=max(durations)))
     late = [next((n, moment - one) for n, moment in enumerate(moments, 1) if moment >= one) for one in durations]
     return sum(number + plan.price * seconds for number, seconds in late) / len(late)
 
@@ -54,7 +54,7 @@ def cheapest(curve: Curve, *, price: float) -> float:
 
 
 def summed(curve: Curve, way: Sequence[int], *, price: float) -> float:
-    """The looks and the lateness of one way, and what is to come after it."""
+    """The polls and the lateness of one way, and what is to come after it."""
     total = 0.0
     for begin, end in itertools.pairwise(way):
         total += 1 - curve.over[begin]
@@ -65,7 +65,7 @@ def summed(curve: Curve, way: Sequence[int], *, price: float) -> float:
 
 
 @given(st.lists(st.floats(0, 0.999), min_size=2, max_size=8, unique=True), st.floats(0.05, 20), st.floats(0.1, 9))
-def test_no_way_to_look_is_cheaper(over: list[float], price: float, step: float) -> None:
+def test_no_way_to_poll_is_cheaper(over: list[float], price: float, step: float) -> None:
     """The plan's cost is that of the best of all ways to look at the times of the grid."""
     known = curve(sorted(over), step=step)
     assert plan(known, price=price).costs[0] == pytest.approx(cheapest(known, price=price), rel=1e-9)
@@ -86,7 +86,7 @@ def test_a_memoryless_end_is_looked_for_evenly(price: float, mean: float) -> Non
 
 @pytest.mark.parametrize("price", [0.5, 2.0, 8.0])
 def test_few_durations_come_close_to_all(price: float) -> None:
-    """Looking by 50 durations costs at most 15 % more than looking by 5,000 from the same log-normal distribution."""
+    """Polling by 50 durations costs at most 15 % more than polling by 5,000 from the same log-normal distribution."""
     rng = random.Random(5)
     durations = [rng.lognormvariate(1.5, 0.3) for _ in range(5000)]
     all_known = plan(estimate(durations), price=price)
@@ -99,20 +99,20 @@ def test_two_modes_are_looked_at_and_the_gap_is_not() -> None:
     """Where tasks take 4 or 20 s, those not over after 5 s are not looked at again before 18 s."""
     rng = random.Random(1)
     known = plan(estimate([rng.gauss(rng.choice((4, 20)), 0.2) for _ in range(100)]), price=2.0)
-    moments = list(looks(known, until=20))
+    moments = list(polls(known, until=20))
     assert any(4 < moment < 5.5 for moment in moments)
     assert not any(6.5 < moment < 18 for moment in moments)
 
 
-def test_where_the_looks_leap_over_a_gap_none_is_planned_into_it() -> None:
-    """Between two times with far looks, the next one is that of either time, and not one between."""
+def test_where_the_polls_leap_over_a_gap_none_is_planned_into_it() -> None:
+    """Between two times with far polls, the next one is that of either time, and not one between."""
     known = Plan([0.0, 1.0, 2.0], [2.0, 9.0, 10.0], [0.0] * 3, [3.0, 2.0, 1.0], 2.0)
     assert [age + known.pause(age) for age in (0.0, 0.4, 0.6, 1.0)] == pytest.approx([2.0, 2.0, 9.0, 9.0])
     assert 1.5 + known.pause(1.5) == pytest.approx(9.5)
 
 
 def test_what_never_varies_is_looked_at_once() -> None:
-    """Tasks that always take 12 s are looked at within 0.3 s after that."""
+    """Tasks that always take 12 s are polled within 0.3 s after that."""
     assert 12 < plan(estimate([12.0] * 50), price=2.0).pause(0.0) < 12.3
 
 
@@ -147,7 +147,7 @@ def test_pauses_are_bounded(durations: list[float], price: float, elapsed: float
 
 
 def test_chance_costs_next_to_nothing() -> None:
-    """Spreading the looks makes them dearer by at most 1.5 % on average."""
+    """Spreading the polls makes them dearer by at most 1.5 % on average."""
     rng = random.Random(3)
     for name in ("lognormvariate", "gauss"):
         durations = [max(0.1, getattr(rng, name)(2, 0.2)) for _ in range(300)]
@@ -164,7 +164,7 @@ def test_chance_costs_next_to_nothing() -> None:
         assert spread < 1.015 * bare
 
 
-def test_looks_beyond_all_that_was_seen_become_rare() -> None:
+def test_polls_beyond_all_that_was_seen_become_rare() -> None:
     """Far beyond the longest duration the pauses grow with the root of the age, up to the longest."""
     known = plan(estimate([5.0] * 20), price=2.0)
     assert known.pause(1e4) == sparse(1e4, price=2.0) == 100
@@ -172,7 +172,7 @@ def test_looks_beyond_all_that_was_seen_become_rare() -> None:
 
 
 def test_a_plan_does_not_put_everything_on_one_card() -> None:
-    """However long tasks took, the first look is made within `LONG` seconds: it may have changed."""
+    """However long tasks took, the first poll is made within `LONG` seconds: it may have changed."""
     assert plan(estimate([500.0] * 100), price=2.0).pause(0.0) == LONG
 
 
@@ -180,7 +180,7 @@ def test_a_plan_does_not_put_everything_on_one_card() -> None:
 
 
 def with_status(queued: Plan, running: Plan, waits: Sequence[tuple[float, float]]) -> float:
-    """What looking costs, on average, when each look tells whether a task queues or since when it runs."""
+    """What polling costs, on average, when each poll tells whether a task queues or since when it runs."""
     paid = 0.0
     for wait, work in waits:
         moment = 0.0
@@ -192,7 +192,7 @@ def with_status(queued: Plan, running: Plan, waits: Sequence[tuple[float, float]
 
 
 @pytest.mark.parametrize("price", [0.5, 2.0, 8.0])
-def test_the_status_saves_looks(price: float) -> None:
+def test_the_status_saves_polls(price: float) -> None:
     """Where a third of the tasks queue, plans that use the status cost at least 15 % less than the best without."""
     rng = random.Random(4)
     waits = [(rng.choice((0.5, 0.5, rng.uniform(20, 60))), rng.gauss(12, 1)) for _ in range(1000)]
@@ -204,7 +204,7 @@ def test_the_status_saves_looks(price: float) -> None:
 
 
 def test_without_a_queue_the_status_changes_nothing() -> None:
-    """When tasks start at once, those said to queue are first looked at when those that run are."""
+    """When tasks start at once, those said to queue are first polled when those that run are."""
     rng = random.Random(6)
     works = estimate([rng.lognormvariate(2, 0.3) for _ in range(200)])
     running = plan(works, price=2.0)
@@ -214,7 +214,7 @@ def test_without_a_queue_the_status_changes_nothing() -> None:
 
 @pytest.mark.parametrize("others", [[], [float(wait) for wait in range(30, 80)]])
 def test_a_steady_queue_is_waited_out(others: list[float]) -> None:
-    """When most tasks queue for six seconds and then run for ten, the first look comes when both are over."""
+    """When most tasks queue for six seconds and then run for ten, the first poll comes when both are over."""
     waits = [6.0] * 1000 + others * 10
     running = plan(estimate([10.0] * 50), price=2.0)
     queued = plan_queued(estimate(waits), totals=estimate([wait + 10 for wait in waits]), running=running)

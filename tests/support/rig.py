@@ -66,7 +66,7 @@ class Api:
         return reply.json["data"]
 
     async def get(self, task_id: str) -> Any:
-        """Look at a task; its `data`."""
+        """Poll a task; its `data`."""
         return (await self.send("GET", f"/api/v1/task/{task_id}")).json["data"]
 
     async def finished(self, task: dict[str, Any] | None = None) -> Any:

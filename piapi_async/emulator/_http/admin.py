@@ -25,7 +25,7 @@ The state, times in seconds since the emulator was started:
     asked:    {endpoint: requests since the start}
     faults:   [{endpoint, name, probability (null: the next request)}]
     options:  {field of Options: its value}
-    tasks:    newest first: [{task_id, model, task_type, status, prompt, created_at, started_at, ended_at, cost, looks,
+    tasks:    newest first: [{task_id, model, task_type, status, prompt, created_at, started_at, ended_at, cost, polls,
               reason (of a failure), pictures (paths, once completed)}]
     requests: newest first: [{time, method, path, endpoint, task_id, status, outcome, fault, refusal, fingerprint}]
 """

@@ -102,7 +102,7 @@ class Endpoints:
 
     async def _get(self, asked: Asked) -> Answer:
         self._admit(asked.request)
-        task = self.service.look(asked.request.match_info["task_id"], now=self.watch.now())
+        task = self.service.poll(asked.request.match_info["task_id"], now=self.watch.now())
         return self.render.task(task, base_url=asked.base_url)
 
     async def _cancel(self, asked: Asked) -> Answer:

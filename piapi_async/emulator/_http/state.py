@@ -58,7 +58,7 @@ def task_as_json(task: Task) -> dict[str, Any]:
         "started_at": _rounded(task.started_at),
         "ended_at": _rounded(task.ended_at),
         "cost": task.cost,
-        "looks": task.looks,
+        "polls": task.polls,
         "reason": task.failure.reason if task.failure and task.status == "failed" else None,
         "pictures": [f"/_emulator/picture/{task.task_id}/{item}" for item in range(done * len(task.result_ids))],
     }

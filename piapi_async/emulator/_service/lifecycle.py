@@ -49,9 +49,9 @@ class Task:
     status: Status = "pending"
     started_at: float | None = None
     ended_at: float | None = None
-    looks: int = 0
-    last_look: int | None = None
-    """The look that ends the task; None when time or somebody does."""
+    polls: int = 0
+    last_poll: int | None = None
+    """The poll that ends the task; None when time or somebody does."""
     staged: bool = False
     """Accepted beyond the concurrency, and shown as `staged` while it is pending."""
     cost: int = 0

@@ -11,12 +11,12 @@ from piapi_async.emulator.options import Options
 
 @attrs.frozen(kw_only=True)
 class Pace:
-    """The seconds that pass, or do not: infinite ones wait for a look, or for a word."""
+    """The seconds that pass, or do not: infinite ones wait for a poll, or for a word."""
 
     queue_seconds: float
     work_seconds: float
-    last_look: int | None = None
-    """The look that shows the task at its end, 1 being the first."""
+    last_poll: int | None = None
+    """The poll that shows the task at its end, 1 being the first."""
 
 
 def pace_for(options: Options, *, model: str, task_type: str, rng: random.Random, stalls: bool) -> Pace:
@@ -37,8 +37,8 @@ def pace_for(options: Options, *, model: str, task_type: str, rng: random.Random
     work = duration_for(options.durations, model=model, task_type=task_type)(rng)
     if options.progress == "manual":
         return Pace(queue_seconds=math.inf, work_seconds=math.inf)
-    if options.progress == "looks" and not stalls:
-        return Pace(queue_seconds=math.inf, work_seconds=math.inf, last_look=options.looks)
+    if options.progress == "polls" and not stalls:
+        return Pace(queue_seconds=math.inf, work_seconds=math.inf, last_poll=options.polls)
     if options.progress != "time":
         queue = work = 0.0
     return Pace(queue_seconds=queue, work_seconds=math.inf if stalls else work)

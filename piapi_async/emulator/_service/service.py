@@ -85,7 +85,7 @@ class Service:
         self._hold(task)
         return task
 
-    def look(self, task_id: str, *, now: float) -> Task:
+    def poll(self, task_id: str, *, now: float) -> Task:
         """Read a task.
 
         Raises:
@@ -95,8 +95,8 @@ class Service:
         task = self._find(task_id)
         if now < task.created_at + self.options.visible_after:
             raise _not_found()
-        task.looks += 1
-        if task.last_look is not None and task.ended_at is None:
+        task.polls += 1
+        if task.last_poll is not None and task.ended_at is None:
             self._step(task, now=now)
         return task
 
@@ -168,12 +168,12 @@ class Service:
         return self.alive[task_id]
 
     def _step(self, task: Task, *, now: float) -> None:
-        assert task.last_look is not None
-        if task.looks >= task.last_look:
+        assert task.last_poll is not None
+        if task.polls >= task.last_poll:
             self._lifecycle.end(task, now=now)
             self.advance(now)
             self.replanned()
-        elif task.status == "pending" and task.looks >= min(2, task.last_look - 1):
+        elif task.status == "pending" and task.polls >= min(2, task.last_poll - 1):
             self._lifecycle.start(task, now=now)
 
     def _check_plan(self, model: str) -> None:
@@ -229,7 +229,7 @@ class Service:
             staged=staged,
             queue_seconds=pace.queue_seconds,
             work_seconds=pace.work_seconds,
-            last_look=pace.last_look,
+            last_poll=pace.last_poll,
         )
 
     def _failure(self, submission: Submission, fault: Fault | None) -> Failure | None:

@@ -8,7 +8,7 @@ const STAYS = 600; // milliseconds a row must have been there before its picture
 const POINTS_PER_USD = 10_000_000;
 const PICTURES = 4; // shown of one task
 const LONGEST = 200; // characters shown of a path or a sentence
-const FIRST = ["chaos", "progress", "looks", "queue_delay", "durations", "plan", "concurrency", "webhooks"];
+const FIRST = ["chaos", "progress", "polls", "queue_delay", "durations", "plan", "concurrency", "webhooks"];
 const CHOICES = JSON.parse(byId("choices").textContent);
 
 // --- small helpers
@@ -108,7 +108,7 @@ class TaskRow {
     this.status = make("span", { className: "status" });
     this.queued = make("td", { className: "number" });
     this.worked = make("td", { className: "number" });
-    this.looks = make("td", { className: "number" });
+    this.polls = make("td", { className: "number" });
     this.cost = make("td", { className: "number" });
     this.buttons = new TaskButtons(task.task_id);
     this.element = make("tr", {}, ...this.#cells(task));
@@ -124,7 +124,7 @@ class TaskRow {
     put(this.reason, "title", clip(task.reason ?? ""));
     write(this.queued, seconds((task.started_at ?? task.ended_at ?? now) - task.created_at));
     write(this.worked, seconds(task.started_at === null ? null : (task.ended_at ?? now) - task.started_at));
-    write(this.looks, String(task.looks));
+    write(this.polls, String(task.polls));
     write(this.cost, task.cost ? dollars(task.cost, 4) : "–");
     this.buttons.show(task.status);
     this.#showOutputs(task.pictures);
@@ -142,14 +142,14 @@ class TaskRow {
       make("td", { className: "how" }, this.status, this.buttons.element),
       this.queued,
       this.worked,
-      this.looks,
+      this.polls,
       this.cost,
     ];
   }
 
   // On a narrow screen the table has no head, and each number says what it is.
   #label() {
-    for (const name of ["queued", "worked", "looks", "cost"]) this[name].dataset.label = name;
+    for (const name of ["queued", "worked", "polls", "cost"]) this[name].dataset.label = name;
   }
 
   #showInput(task) {
