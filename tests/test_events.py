@@ -32,7 +32,7 @@ SAYS: list[tuple[events.Event, int, str]] = [
     (
         events.PollFailed(task_id="3f2a", error=ERROR),
         logging.INFO,
-        "poll task 3f2a failed: cannot connect to api.piapi.ai; nothing was sent",
+        "poll of task 3f2a failed: cannot connect to api.piapi.ai; nothing was sent",
     ),
     (
         events.UnknownStatus(task_id="3f2a", raw_status="odd\t"),

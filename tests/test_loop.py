@@ -5,6 +5,7 @@ import gc
 import time
 import weakref
 
+import anyio
 import pytest
 
 from piapi_async._asyncio import Clock, PerLoop, chance, outlast, to_the_end
@@ -129,7 +130,6 @@ async def test_a_scope_of_anyio_does_not_cancel_in_each_turn_of_the_loop(way: st
 
     A cancel of asyncio's own comes through, and the scope has the last word.
     """
-    anyio = pytest.importorskip("anyio")
     task = asyncio.create_task(work(1000, stubborn=0.2) if way == "break off" else work(0.2))
     cancels = 0
 

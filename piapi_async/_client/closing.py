@@ -49,7 +49,7 @@ class UnderWay:
         self._is_closed = False
 
     def check(self, task_id: str | None = None) -> None:
-        """Let only an open session go on.
+        """Refuse where the session is closed.
 
         Raises:
             ConfigurationError: The session is closed.
@@ -76,7 +76,7 @@ class UnderWay:
         Args:
             task_id: The task.
 
-            leave: Told of what ends the wait early, and whether nobody else waits for the task in this session.
+            leave: Called with what ends the wait early, and whether nobody else waits for the task in this session.
 
             watch: Told that one coroutine more, or fewer, waits for the task: `Governor.watch`.
 

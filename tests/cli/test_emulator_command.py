@@ -101,7 +101,7 @@ class TestOptions:
             ("--plan gold", "'--plan': 'gold' is not one of 'pro', 'creator', 'free'"),
             ("--status-words upper", "'--status-words': 'upper' is not one of *"),
             ("--concurrency 0", "'--concurrency': must be >= 1: 0"),
-            ("--looks 1.5", "'--looks': '1.5' is not a valid integer"),
+            ("--polls 1.5", "'--polls': '1.5' is not a valid integer"),
             ("--port 65536", "'--port': 65536 is not in the range 0<=x<=65535"),
             ("--port -1", "'--port': -1 is not in the range 0<=x<=65535"),
             ("--durations soon", "'--durations' / '--seconds': 'soon' is not a number"),

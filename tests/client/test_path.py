@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.raw_server import RawServer, Received, answer, task
+from support.raw_server import RawServer, Received, task
 
 import piapi_async
 from piapi_async import Backoff, Polling, Session, Txt2Img
@@ -34,7 +34,7 @@ async def test_five_functions_from_run_to_the_socket() -> None:
         ]
         works.sort(key=lambda work: next(frames(work)) != "Session.run")
         seen[received.line.split()[0]] = [name for work in works for name in frames(work)]
-        writer.write(answer(task("t-1", "completed" if received.line.startswith("GET") else "pending")))
+        writer.write(task("t-1", "completed" if received.line.startswith("GET") else "pending"))
 
     polling = Polling(wait=Backoff(initial=0.01, jitter=0))
     async with RawServer(service) as server, Session("k", base_url=server.url, polling=polling) as session:

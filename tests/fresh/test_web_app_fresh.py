@@ -86,9 +86,6 @@ def statuses(answers: Sequence[tuple[int, bytes]]) -> list[str]:
 @pytest.mark.parametrize("app", APPS)
 def test_uploads_at_once_are_all_answered(emulator: dict[str, str], app: str, _round: int) -> None:
     """Twenty uploads that meet an app which has just begun are all answered with a picture; one of garbage with 400."""
-    if app == "fastapi_app":
-        pytest.importorskip("fastapi")
-        pytest.importorskip("uvicorn")
     with served(app, emulator) as url, ThreadPoolExecutor(UPLOADS + 1) as pool:
         answers = list(pool.map(lambda data: posted(url, data), [*photographs(), b"no picture at all"]))
         assert statuses(answers)[:-1] == [f"200 {PNG!r}" for PNG in [b"\x89PNG"] * UPLOADS]
@@ -104,9 +101,6 @@ SPOKEN = re.compile(rb'(\{"detail":")?(Please|The|This) [a-zA-Z0-9 ,:/?=]+\.("\}
 @pytest.mark.parametrize("app", APPS)
 def test_visitors_are_answered_in_plain_words(emulator: dict[str, str], app: str) -> None:
     """A bad upload, one that is too large, no artist, a key that is refused: a status and a sentence for visitors."""
-    if app == "fastapi_app":
-        pytest.importorskip("fastapi")
-        pytest.importorskip("uvicorn")
     photograph = next(photographs())
     with served(app, emulator) as url:
         answers = [
