@@ -10,7 +10,7 @@ from typing import Any
 from piapi_async import _html, _text, _validators, errors, events
 from piapi_async._client.api import Api
 from piapi_async.polling import UNSET, Polling, Unset
-from piapi_async.polling._poller import Poller, is_young, learn, priority
+from piapi_async.polling._poller import Poller, is_young, learn
 from piapi_async.task import TaskInfo, TaskStatus
 
 NO_LIMIT = ", or None for no limit"
@@ -115,7 +115,7 @@ class TaskHandle:
             within = asyncio.timeout(limit)
             try:
                 async with within:
-                    return self._seen(await self._api.get(self._task_id, is_new=is_new), polling=self._polling)
+                    return self._seen(await self._api.get(self._task_id, is_new=is_new), self._polling)
             except TimeoutError:
                 if not within.expired():
                     raise
@@ -171,7 +171,7 @@ class TaskHandle:
             PiAPIError: The service refuses, or cannot be reached.
         """
         with self._about_this_task():
-            return self._seen(await self._api.cancel(self._task_id), polling=self._polling)
+            return self._seen(await self._api.cancel(self._task_id), self._polling)
 
     @property
     def _final(self) -> TaskInfo | None:
@@ -191,8 +191,8 @@ class TaskHandle:
     ) -> Poller:
         policy = polling or self._polling
         return Poller(
-            poll=partial(self._api.poll, self._task_id, priority=partial(self._priority, policy)),
-            take_in=partial(self._seen, polling=policy),
+            poll=partial(self._api.poll, self._task_id),
+            take_in=self._seen,
             until=until,
             polling=policy,
             timeout=wait_limit(timeout, polling=policy),
@@ -243,13 +243,7 @@ class TaskHandle:
         if isinstance(error, errors.PiAPIError):
             errors.set_resubmit(error, safe=False, task_id=self._task_id)
 
-    def _priority(self, polling: Polling) -> float:
-        if self._info is None or self._submitted_at is None:
-            return 0.0
-        now = self._api.clock.monotonic()
-        return priority(polling, self._info, age=now - self._submitted_at, seen_ago=now - self._seen_at)
-
-    def _seen(self, info: TaskInfo, *, polling: Polling) -> TaskInfo:
+    def _seen(self, info: TaskInfo, polling: Polling) -> TaskInfo:
         was_over = self._info is not None and self._info.is_terminal
         if self._info is not None and was_over and self._empty_since is None:
             return self._info  # this poll was overtaken by one that saw the end

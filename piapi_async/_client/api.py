@@ -255,7 +255,7 @@ class Api:
             errors.set_resubmit(error, safe=True)  # whatever became of the file, no task can have come of it
             raise
 
-    async def poll(self, task_id: str, *, priority: Callable[[], float] = no_priority) -> TaskInfo:
+    async def poll(self, task_id: str, priority: Callable[[], float] = no_priority) -> TaskInfo:
         """One poll, one request.
 
         Args:

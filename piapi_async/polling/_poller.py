@@ -80,27 +80,6 @@ def learn(polling: Polling, info: TaskInfo, *, began: float | None, least: float
             warn_of(polling.wait, error, instead="learning nothing from this task")
 
 
-def priority(polling: Polling, info: TaskInfo, *, age: float, seen_ago: float) -> float:
-    """By how many seconds a poll goes before others where polls are scarce: by what it can be expected to show.
-
-    Args:
-        polling: The policy that planned it.
-
-        info: The task as last seen.
-
-        age: Seconds since the submit.
-
-        seen_ago: Seconds since it was last seen.
-    """
-    if not isinstance(polling.wait, Learned):
-        return 0.0
-    try:
-        return URGENT * polling.wait.urgency((info.model, info.task_type), age, since=age - seen_ago)
-    except MISTAKES as error:
-        warn_of(polling.wait, error, instead="polling without priority")
-        return 0.0
-
-
 def is_young(submitted_at: float | None, *, clock: Clock) -> bool:
     """Whether a task was submitted so lately that the service may not show it yet; `None` is not here, so no."""
     return submitted_at is not None and clock.monotonic() - submitted_at < VISIBLE_AFTER
@@ -111,9 +90,10 @@ class Poller(TaskWait):
     """One wait: polls one task until it is as wanted, the time is up, or the service refuses to show it.
 
     Args:
-        poll: Makes one poll, a single request; gives what the service said, and raises what went wrong.
+        poll: Makes one poll, a single request, given what tells its priority; gives what the service said, and raises
+            what went wrong.
 
-        take_in: Takes in what a poll showed, and gives the task as it is known now.
+        take_in: Takes in what a poll by this policy showed, and gives the task as it is known now.
 
         until: Whether a task as seen ends the wait. One that is over and does not end it lacks its output still, and is
             polled every `OUTPUT_PAUSE` seconds.
@@ -140,8 +120,8 @@ class Poller(TaskWait):
         error: What the last poll met, when the time was up while polls failed.
     """
 
-    poll: Callable[[], Awaitable[TaskInfo]]
-    take_in: Callable[[TaskInfo], TaskInfo]
+    poll: Callable[[Callable[[], float]], Awaitable[TaskInfo]]
+    take_in: Callable[[TaskInfo, Polling], TaskInfo]
     until: Callable[[TaskInfo], bool]
     polling: Polling
     timeout: float | None
@@ -156,7 +136,7 @@ class Poller(TaskWait):
     _begun: float | None = attrs.field(default=None, init=False)
     _failing_since: float | None = attrs.field(default=None, init=False)
     _refusals: int = attrs.field(default=0, init=False)
-    _was_seen: bool = attrs.field(default=False, init=False)
+    _seen: TaskInfo | None = attrs.field(default=None, init=False)
 
     def run(self) -> Coroutine[Any, Any, TaskInfo | None]:
         """The task as wanted, or `None` when the time was up first.
@@ -177,6 +157,18 @@ class Poller(TaskWait):
         """Seconds of the wait's time that are left."""
         return math.inf if self.timeout is None else self.timeout - self.waited
 
+    def priority(self) -> float:
+        """By how many seconds the next poll goes before others where polls are scarce: by what it should show."""
+        wait, seen = self.polling.wait, self._seen
+        if seen is None or self.submitted_at is None or not isinstance(wait, Learned):
+            return 0.0
+        age, since = self.clock.monotonic() - self.submitted_at, self.polled_at - self.submitted_at
+        try:
+            return URGENT * wait.urgency((seen.model, seen.task_type), age, since=since)
+        except MISTAKES as error:
+            warn_of(wait, error, instead="polling without priority")
+            return 0.0
+
     def begin(self) -> TaskInfo | None:
         """Set the time running, once; what is known already, if anything, is what the first attempt has seen."""
         if self._begun is None:
@@ -189,8 +181,8 @@ class Poller(TaskWait):
 
     def saw(self, info: TaskInfo, *, at: float) -> None:
         """Note a poll that succeeded."""
-        self.info, self.polled_at, self._was_seen, self._refusals = info, at, True, 0
-        self.is_refused = False
+        self.info = self._seen = info
+        self.polled_at, self._refusals, self.is_refused = at, 0, False
         self.failing_for, self._failing_since = 0.0, None
         if self.submitted_at is not None:
             self.age = at - self.submitted_at
@@ -219,9 +211,9 @@ class Poller(TaskWait):
         if isinstance(error, errors.NotFoundError) and is_young(self.submitted_at, clock=self.clock):
             return False  # not visible yet
         is_of_piapi = error.is_enveloped or error.status == 401  # noqa: PLR2004
-        if self._was_seen and not is_of_piapi:
+        if self._seen is not None and not is_of_piapi:
             return False  # the task is there: this passes like an outage
-        if is_of_piapi and not self._was_seen:
+        if is_of_piapi and self._seen is None:
             return True  # nothing speaks for a task that was never seen
         self._refusals += 1
         return self._refusals >= self.polling.max_errors
@@ -247,7 +239,7 @@ async def _attempt(poller: Poller) -> TaskInfo | None:
     limit = asyncio.timeout(None if poller.timeout is None else max(poller.left, LAST_POLL))
     try:
         async with limit:
-            info = poller.take_in(await poller.poll())
+            info = poller.take_in(await poller.poll(poller.priority), poller.polling)
     except errors.PiAPIError as error:
         poller.failed(error)
         raise

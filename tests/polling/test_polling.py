@@ -51,7 +51,7 @@ class Polls:
         """Seconds since the start."""
         return asyncio.get_running_loop().time() - self.begun
 
-    async def __call__(self) -> TaskInfo:
+    async def __call__(self, _priority: Callable[[], float]) -> TaskInfo:
         """One poll."""
         self.at.append(round(self.now))
         seen = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -63,7 +63,7 @@ class Polls:
         return seen
 
 
-def as_seen(info: TaskInfo) -> TaskInfo:
+def as_seen(info: TaskInfo, _polling: Polling) -> TaskInfo:
     """Takes in what a poll showed."""
     return info
 
@@ -461,9 +461,9 @@ def around(seconds: float) -> Any:
 class ExactPolls(Polls):
     """Polls whose times are kept to the millisecond."""
 
-    async def __call__(self) -> TaskInfo:
+    async def __call__(self, _priority: Callable[[], float]) -> TaskInfo:
         """One poll."""
-        info = await super().__call__()
+        info = await super().__call__(_priority)
         self.at[-1] = self.now  # type: ignore[call-overload]
         return info
 
