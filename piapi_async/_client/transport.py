@@ -617,7 +617,10 @@ def _words(error: Exception) -> str:
         return "no connection in time"
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(error)
-    cause: Exception = getattr(error, "certificate_error", error.os_error)
+    # An error about a certificate has no `os_error` in older versions of aiohttp.
+    cause: Exception = (
+        error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
+    )
     words = getattr(cause, "strerror", None) or str(cause)
     return (
         f"proxy {error.host}:{error.port}: {words}" if isinstance(error, aiohttp.ClientProxyConnectionError) else words
